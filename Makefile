@@ -1,0 +1,80 @@
+# Two commands: `make course` and `make test`. Both set up what is missing.
+#
+#   PYTHON=python3.12 make course    another Python (3.11, 3.12 or 3.13)
+#   TORCH_INDEX=URL   make course    where pip finds torch: give it an index with CPU
+#                                    builds if your default one brings GPU libraries
+#   MODE=full         make course    the real runs instead of the fast ones
+
+PYTHON ?= python3
+MODE ?= fast
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PINS := requirements.txt requirements-dev.txt
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.txt)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup fetch course test lab bench notebooks lint format env-check clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make course     set up, fetch the corpus, run the lessons, show the table"
+	@echo "make test       set up, then all tests: the package, the notebooks"
+	@echo "make lab        open the lessons in JupyterLab"
+	@echo "make bench      size, speed and quality as ratios (takes a while)"
+	@echo "make notebooks  run every lesson in place and record its outputs"
+	@echo "make lint       ruff and the notebook rules    make format  ruff, applied"
+	@echo "make env-check  can the pinned list still be installed? (needs the network)"
+	@echo "make clean      remove .venv and what tools left behind; the corpus stays"
+
+setup: $(READY)
+
+# The stamp comes last, so that a set-up cut short is done again.
+$(READY): $(PINS) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else "This is Python %d.%d; the course wants 3.11, 3.12 or 3.13. Name one: PYTHON=python3.11 make course" % v[:2])'
+	@test -x $(PY) || echo "Making $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing $(TORCH), by exact version and first"
+	@$(PY) -m pip install $(if $(strip $(TORCH_INDEX)),--index-url $(TORCH_INDEX)) $(TORCH)
+	@echo "Installing the other packages: two minutes on a good line"
+	@$(PY) -m pip install -qq $(addprefix -r ,$(PINS))
+	@$(PY) -m pip install -qq --no-deps -e .
+	@$(PY) -m pip check
+	@touch $@
+
+fetch: $(READY)
+	@$(PY) -m kdcourse fetch
+
+course: $(READY)
+	@$(PY) -m kdcourse course --mode $(MODE)
+
+test: $(READY)
+	@$(PY) -m kdcourse test
+
+lab: $(READY)
+	@$(PY) -m kdcourse lab
+
+bench: $(READY)
+	@$(PY) -m kdcourse bench
+
+notebooks: $(READY)
+	@$(PY) -m kdcourse fetch
+	@$(PY) tools/run_notebooks.py
+
+lint: $(READY)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) tools/lint_notebooks.py
+
+format: $(READY)
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+env-check: $(READY)
+	@$(PY) tools/environment.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -1,0 +1,181 @@
+"""``python -m kdcourse doctor``: what stands in the course's way on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+NEEDED_GB = 1.0  # the corpus in the cache, a student in training
+MEMORY_GB = 4.0
+MODELS = ("teacher", "student", "untaught")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; ``remedy`` is empty where all is well."""
+
+    what: str
+    found: str
+    remedy: str = ""
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        mark = "ok" if not self.remedy else "PROBLEM" if self.fatal else "note"
+        line = f"{mark:<8}{self.what:<16}{self.found}"
+        return f"{line}\n{'':<24}-> {self.remedy}" if self.remedy else line
+
+
+def check_python() -> Iterator[Finding]:
+    """The Python that runs this, and whether the packages support it."""
+    found = f"{sys.version.split()[0]} at {sys.executable}"
+    right = (3, 11) <= sys.version_info < (3, 14)
+    yield Finding("Python", found, "" if right else "Use Python 3.11, 3.12 or 3.13.")
+
+
+def check_packages() -> Iterator[Finding]:
+    """Each package that the course pins, at its exact version."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = metadata.requires("kdcourse") or []
+    except metadata.PackageNotFoundError:
+        yield Finding("packages", "kdcourse itself", "Run: python -m pip install -e .")
+        return
+    pinned = [r for r in map(Requirement, lines) if not r.marker]
+    wrong = []
+    for requirement in pinned:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            version = "missing"
+        if version == "missing" or version not in requirement.specifier:
+            wrong.append(f"{requirement.name} {version} ({requirement.specifier})")
+    remedy = "Run: python -m pip install -r requirements.txt" if wrong else ""
+    yield Finding("packages", ", ".join(wrong) or f"{len(pinned)} as pinned", remedy)
+
+
+def check_torch() -> Iterator[Finding]:
+    """That torch loads and computes."""
+    try:
+        import torch
+
+        right = float(torch.ones(8) @ torch.ones(8)) == 8.0
+        found = f"{torch.__version__}, {torch.get_num_threads()} threads"
+        remedy = "" if right else "It computes wrongly: install torch afresh."
+    except (ImportError, OSError) as error:
+        found = str(error).splitlines()[0]
+        remedy = "Run: python -m pip install --force-reinstall torch==2.13.0"
+    yield Finding("torch", found, remedy)
+
+
+def check_machine() -> Iterator[Finding]:
+    """Cores, load and memory: they make a lesson slow before they stop it."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    busy = load > cores * 0.75
+    yield Finding(
+        "processor",
+        f"{cores} cores, load {load:.1f}",
+        "Other programs are busy: times will come out too long." if busy else "",
+        fatal=False,
+    )
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+        remedy = "" if memory >= MEMORY_GB else f"Lessons want {MEMORY_GB:.0f} GB."
+        yield Finding("memory", f"{memory:.0f} GB", remedy, fatal=False)
+
+
+def check_cache() -> Iterator[Finding]:
+    """The folder for the corpus: writable, roomy, and the corpus in it."""
+    from kdcourse.translation.sources import WHEEL, cache_folder
+
+    folder = cache_folder()
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    writable = os.access(there, os.W_OK)
+    remedy = "" if writable else "Set KDCOURSE_CACHE to a folder that you may write to."
+    if writable and free < NEEDED_GB:
+        remedy = f"Free {NEEDED_GB:.0f} GB, or set KDCOURSE_CACHE to another disk."
+    yield Finding("cache", f"{folder}, {free:.0f} GB free", remedy)
+    own = os.environ.get("KDCOURSE_WHEEL")
+    wheel = Path(own) if own else folder / WHEEL
+    if wheel.is_file():
+        yield Finding("corpus", f"{wheel.stat().st_size / 1e6:.0f} MB")
+    else:
+        remedy = "Run: python -m kdcourse fetch"
+        yield Finding("corpus", "not fetched yet", remedy, fatal=bool(own))
+
+
+def check_models() -> Iterator[Finding]:
+    """The trained models that ship with the package."""
+    import kdcourse
+
+    folder = Path(kdcourse.__file__).parent / "assets" / "models"
+    missing = [m for m in MODELS if not (folder / m / "model.safetensors").is_file()]
+    remedy = "Restore them: git checkout kdcourse/assets" if missing else ""
+    found = f"missing: {', '.join(missing)}" if missing else ", ".join(MODELS)
+    yield Finding("models", found, remedy)
+
+
+def check_notebooks() -> Iterator[Finding]:
+    """The lessons, and a kernel in which they can run."""
+    import tempfile
+
+    import nbformat
+
+    from kdcourse.errors import KdcourseError
+    from kdcourse.study import runner
+
+    try:
+        lessons = runner.find_lessons(runner.course_folder() / "notebooks")
+        yield Finding("lessons", f"{len(lessons)}")
+    except KdcourseError as error:
+        yield Finding("lessons", error.given, error.todo)
+    cell = nbformat.v4.new_code_cell("import kdcourse\nassert 1 + 1 == 2")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        runner.kernel_environment("fast") as environment,
+    ):
+        path = Path(folder) / "probe.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+        failure = runner.run_notebook(path, environment, timeout=60).failure
+    remedy = "Run: python -m pip install --force-reinstall ipykernel" if failure else ""
+    yield Finding("kernel", failure.error if failure else "starts and computes", remedy)
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    check_python,
+    check_packages,
+    check_torch,
+    check_machine,
+    check_cache,
+    check_models,
+    check_notebooks,
+)
+
+
+def add_parser(subparsers) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check this machine and say what to mend",
+        description="Changes nothing. Exit code 1 if something stands in the way.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at everything, print each finding, and count what must be mended."""
+    problems = 0
+    for check in CHECKS:
+        for finding in check():
+            print(finding, flush=True)
+            problems += bool(finding.remedy) and finding.fatal
+    print(f"\n{problems} problems" if problems else "\nAll is well.")
+    return 1 if problems else 0

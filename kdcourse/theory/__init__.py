@@ -1,0 +1,1 @@
+"""The theory of distillation: signals and losses, with torch alone."""

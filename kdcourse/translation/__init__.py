@@ -1,0 +1,1 @@
+"""The translator: corpus, vocabulary, models, training, distillation, scoring."""

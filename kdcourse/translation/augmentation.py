@@ -1,0 +1,102 @@
+"""Teach copying: swap names and placeholders for made-up ones on both sides.
+
+A small translator garbles names it has never seen ("A Better Routeplanner" became
+"Aet Tratero"). The cure is to make names worthless to memorise: whatever stands
+word for word on both sides of a pair may be replaced, on both, by an invented one.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+from .corpus import PLACEHOLDER
+
+# A word with a capital or a digit after its first letter, or a capitalised word.
+NAME = re.compile(r"(?<![\w{])(?:[A-Z][\w'.+-]*\w|[a-z]+[A-Z0-9]\w*|[A-Z]\d*)(?![\w}])")
+ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kn pl qu sh sk st tr th".split()
+VOWELS = "a e i o u a e i o ai ea ee io oo ou y".split()
+CODAS = ["", "", "", "n", "r", "s", "l", "t", "x", "ck", "nd", "rt", "m", "ng", "sh", "z"]
+UNKNOWN = "日本語のテキスト中文房間приветстранаעבריתहिन्दी🔥💡🏠🚗🎉😀🌡🔋❄⚡"
+
+
+def shared_names(source: str, target: str) -> list[str]:
+    """Names in the source that stand word for word in the target, left to right."""
+    words = set(NAME.findall(target))
+    return list(dict.fromkeys(w for w in NAME.findall(source) if w in words))
+
+
+def name_spans(source: str, target: str) -> list[str]:
+    """The longest runs of shared names: "Better Routeplanner" is one name."""
+    spans: list[str] = []
+    end = -1
+    for match in NAME.finditer(source):
+        if match.group() not in target:
+            continue
+        joined = f"{spans[-1]} {match.group()}" if spans else ""
+        if spans and match.start() == end + 1 and joined in target:
+            spans[-1] = joined
+        else:
+            spans.append(match.group())
+        end = match.end()
+    return [span for span in dict.fromkeys(spans) if _stands_in(span, target)]
+
+
+def _stands_in(span: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(span)}(?!\w)", text) is not None
+
+
+class Augmenter:
+    """Replace shared names and placeholders, reproducibly, with some probability."""
+
+    def __init__(self, names: list[str], probability: float = 0.3):
+        self.words = sorted({word for name in names for word in name.split()})
+        self.probability = probability
+
+    def __call__(self, source: str, target: str, rng: random.Random) -> tuple[str, str]:
+        """The pair, perhaps with some of its names and placeholders exchanged."""
+        if rng.random() >= self.probability:
+            return source, target
+        for span in name_spans(source, target):
+            if rng.random() < 0.7:
+                source, target = self._swap(span, self.name(rng), source, target)
+        for slot in dict.fromkeys(PLACEHOLDER.findall(source)):
+            if rng.random() < 0.5:
+                new = "{" + self.identifier(rng) + "}"
+                source, target = source.replace(slot, new), target.replace(slot, new)
+        return source, target
+
+    @staticmethod
+    def _swap(old: str, new: str, source: str, target: str) -> tuple[str, str]:
+        pattern = re.compile(rf"(?<!\w){re.escape(old)}(?!\w)")
+        return pattern.sub(lambda _: new, source), pattern.sub(lambda _: new, target)
+
+    def word(self, rng: random.Random) -> str:
+        """One invented word, such as "Brontai"."""
+        syllables = rng.choices((1, 2, 3), (2, 5, 3))[0]
+        parts = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables))
+        return "".join(parts).capitalize()
+
+    def code(self, rng: random.Random) -> str:
+        """One model number, such as "XR-204"."""
+        letters = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(1, 4)))
+        return letters + rng.choice(("", "-", "")) + str(rng.randint(1, 10 ** rng.randint(1, 4)))
+
+    def name(self, rng: random.Random) -> str:
+        """A made-up name of one to three words."""
+        makers = (
+            lambda: self.word(rng),
+            lambda: rng.choice(self.words) if self.words else self.word(rng),
+            lambda: self.code(rng),
+            lambda: self.word(rng) + self.word(rng),
+            lambda: self.word(rng).upper(),
+            lambda: "".join(rng.choices(UNKNOWN, k=rng.randint(1, 4))),
+        )
+        count = rng.choices((1, 2, 3), (6, 3, 1))[0]
+        return " ".join(rng.choices(makers, (8, 6, 2, 3, 1, 1))[0]() for _ in range(count))
+
+    def identifier(self, rng: random.Random) -> str:
+        """A made-up placeholder name, such as ``brontai_host``."""
+        common = ("name", "host", "id", "error", "device", "url", "count", "model", "entity", "value")
+        words = (self.word(rng).lower() if rng.random() < 0.4 else rng.choice(common) for _ in range(rng.choice((1, 2))))
+        return "_".join(words)

@@ -1,0 +1,209 @@
+"""The figures of a full run, as one JSON with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import kdcourse
+
+from .bench import int8_cost, sizes, speed, throughput
+from .decoding import open_translator
+from .evaluation import names_kept, paired_bootstrap, score, verdict
+from .examples import fixed_examples
+from .models import Architecture, count_parameters, load_model
+from .pipeline import Pipeline
+from .training import fastest_precision
+
+PACKAGES = ("torch", "transformers", "tokenizers", "ctranslate2", "sacrebleu")
+
+
+def code_hash() -> str:
+    """One hash over the sources of the package's theory, translation and recipes."""
+    root = Path(kdcourse.__file__).parent
+    digest = hashlib.sha256()
+    for room in ("theory", "translation", "recipes"):
+        for path in sorted((root / room).glob("*.*")):
+            if path.suffix in (".py", ".toml"):
+                digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def manifest(pipeline: Pipeline) -> dict:
+    """What a reader needs to trust a figure, or to repeat it."""
+    return {
+        "code_sha256": code_hash(),
+        "data_sha256": pipeline.data_hash,
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": {"processor": platform.machine(), "precision": fastest_precision()},
+        "recipes": {
+            "teacher": pipeline.teacher_recipe,
+            "student": pipeline.student_recipe,
+        },
+    }
+
+
+class Measurement:
+    """Read the test split with every model of a finished run."""
+
+    def __init__(self, pipeline: Pipeline):
+        self.run = pipeline
+        self.sources, self.references = pipeline.sides("test")
+        comparison = pipeline.student_recipe["comparison"]
+        self.seeds, self.methods = comparison["seeds"], comparison["methods"]
+        self.outputs: dict[str, list[str]] = {}
+
+    def translate(self, name: str, beam: int = 1) -> list[str]:
+        """The float32 translations of the test split, made once."""
+        if name not in self.outputs:
+            model = self.run.folder / name / "model"
+            translator = open_translator(model, "ctranslate2", beam=beam)
+            self.outputs[name] = translator.translate(self.sources)
+        return self.outputs[name]
+
+    def scores(self, name: str, beam: int = 1) -> dict:
+        """BLEU and chrF on the test split."""
+        result = score(self.translate(name, beam), self.references)
+        return {"bleu": result.bleu, "chrf": result.chrf}
+
+    def student(self, method: str, seed: int) -> dict:
+        """One student: its curve and its test scores, greedy."""
+        name = f"{method}-{seed}"
+        return {
+            "method": method,
+            "seed": seed,
+            "parameters": count_parameters(load_model(self.run.folder / name / "model")),
+            "curve": self.run.curve(name),
+            "test": self.scores(name),
+        }
+
+    def pair(self, seed: int) -> dict:
+        """Distilled against untaught, same seed: gain in BLEU, interval and p."""
+        result = paired_bootstrap(
+            self.translate(f"both-{seed}"),
+            self.translate(f"untaught-{seed}"),
+            self.references,
+        )
+        interval = [result.low, result.high]
+        return {"seed": seed, "gain": result.delta, "interval": interval, "p": result.p_value}
+
+    def names(self) -> dict:
+        """Shares of the source's names that come through intact."""
+        shares, count = {}, 0
+        chosen = {"teacher": "teacher", "untaught": "untaught-1", "student": "both-1"}
+        for label, name in chosen.items():
+            kept = names_kept(self.sources, self.references, self.translate(name))
+            shares[label], count = kept.share, kept.total
+        return {"count": count} | shares
+
+    def record(self) -> dict:
+        """Everything but the timings."""
+        result = score(self.translate("teacher", 4), self.references)
+        teacher = self.run.folder / "teacher" / "model"
+        pairs = [self.pair(seed) for seed in self.seeds]
+        students = [self.student(m, s) for m in self.methods for s in self.seeds]
+        taught = [s["test"]["chrf"] for s in students if s["method"] == "both"]
+        return {
+            "manifest": manifest(self.run),
+            "signatures": {"bleu": result.bleu_signature, "chrf": result.chrf_signature},
+            "teacher": {
+                "parameters": count_parameters(load_model(teacher)),
+                "beam": 4,
+                "curve": self.run.curve("teacher"),
+                "test": self.scores("teacher", 4),
+            },
+            "students": students,
+            "pairs": pairs,
+            "verdict": verdict([p["gain"] for p in pairs], [p["p"] for p in pairs]),
+            "share_of_teacher_chrf": [chrf / result.chrf for chrf in taught],
+            "names": self.names(),
+            "labels": {"rows": len(self.run.label())},
+        }
+
+    def timings(self) -> dict:
+        """Speed, size, int8 and throughput, each ratio within this run."""
+        teacher = self.run.folder / "teacher" / "model"
+        student = self.run.folder / "both-1" / "model"
+        examples = fixed_examples(*self.run.sides("train"), self.run.vocabulary)
+        architecture = Architecture(**self.run.student_recipe["architecture"])
+        return {
+            "speed": speed(teacher, student, self.sources),
+            "sizes": sizes(teacher, student),
+            "int8": int8_cost(student, self.sources, self.references),
+            "throughput": [
+                throughput(student, architecture, examples, precision=p)
+                for p in dict.fromkeys(("float32", fastest_precision()))
+            ],
+        }
+
+
+def ship(pipeline: Pipeline, record: dict, assets: Path) -> None:
+    """Put the seed-1 models, their cards, the labels and the record into ``assets``."""
+    chosen = {"teacher": "teacher", "untaught": "untaught-1", "student": "both-1"}
+    for label, name in chosen.items():
+        out = assets / "models" / label
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(pipeline.folder / name / "model", out)
+        card = model_card(pipeline, record, label, out)
+        write_json(out / "metadata.json", card)
+    labels = assets / "labels" / pipeline.target
+    shutil.rmtree(labels, ignore_errors=True)
+    shutil.copytree(pipeline.folder / "labels", labels)
+    write_json(assets / "runs" / "full.json", record)
+
+
+def model_card(pipeline: Pipeline, record: dict, label: str, folder: Path) -> dict:
+    """The card of a shipped model: what it is, from what, and how good."""
+    recipe = pipeline.teacher_recipe if label == "teacher" else pipeline.student_recipe
+    if label == "teacher":
+        entry, method = record["teacher"], "references"
+    else:
+        method = "untaught" if label == "untaught" else "both"
+        entry = next(
+            s for s in record["students"] if s["method"] == method and s["seed"] == 1
+        )
+    return {
+        "name": label,
+        "languages": ["en", pipeline.target],
+        "licence": "Apache-2.0",
+        "architecture": recipe["architecture"],
+        "parameters": entry["parameters"],
+        "bytes": sum(f.stat().st_size for f in folder.iterdir()),
+        "weights_sha256": file_hash(folder / "model.safetensors"),
+        "data": "homeassistant==2026.11.0, translations, training components",
+        "data_sha256": record["manifest"]["data_sha256"],
+        "method": method,
+        "recipe": recipe,
+        "seed": 1,
+        "beam": 4 if label == "teacher" else 1,
+        "test": entry["test"],
+        "signatures": record["signatures"],
+    }
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write readable JSON, the numbers at a precision that means something."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_rounded(value), indent=1, ensure_ascii=False, sort_keys=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _rounded(value):
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(v) for v in value]
+    return value

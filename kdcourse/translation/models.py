@@ -1,0 +1,172 @@
+"""Teacher and student: two sizes of transformers' ``MarianMTModel``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
+
+from ..errors import KdcourseError
+from .vocabulary import EOS_ID, MAX_POSITIONS
+
+RESIDUAL_GAIN = 0.25  # Marian's post-norm stack starts at once with small branches
+NEVER = -40.0  # the bias of a token never to be predicted; exp(-40) does not underflow
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of an encoder-decoder."""
+
+    d_model: int
+    ffn: int
+    heads: int
+    encoder_layers: int
+    decoder_layers: int
+    dropout: float = 0.1
+
+
+TEACHER = Architecture(320, 1280, 5, 6, 4, dropout=0.15)
+STUDENT = Architecture(128, 384, 4, 4, 1, dropout=0.1)
+
+
+def build_model(
+    architecture: Architecture, vocabulary: PreTrainedTokenizerFast, seed: int
+) -> MarianMTModel:
+    """A fresh model with reproducible weights, ready to be trained."""
+    size, pad = len(vocabulary), vocabulary.pad_token_id
+    if pad != size - 1:
+        raise KdcourseError(
+            f"<pad> has id {pad} in a vocabulary of {size} entries.",
+            wanted="<pad> as the last entry; CTranslate2 drops that row",
+            todo="Make the vocabulary with train_vocabulary().",
+        )
+    config = MarianConfig(
+        vocab_size=size,
+        d_model=architecture.d_model,
+        encoder_layers=architecture.encoder_layers,
+        decoder_layers=architecture.decoder_layers,
+        encoder_attention_heads=architecture.heads,
+        decoder_attention_heads=architecture.heads,
+        encoder_ffn_dim=architecture.ffn,
+        decoder_ffn_dim=architecture.ffn,
+        dropout=architecture.dropout,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        activation_function="relu",
+        scale_embedding=True,
+        init_std=architecture.d_model**-0.5,
+        share_encoder_decoder_embeddings=True,
+        tie_word_embeddings=True,
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=pad,
+        eos_token_id=EOS_ID,
+        forced_eos_token_id=EOS_ID,
+        bos_token_id=None,
+        decoder_start_token_id=pad,
+        use_cache=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # Eager attention: on a CPU the backward pass of the fused kernel is 3x slower.
+        model = MarianMTModel._from_config(config, attn_implementation="eager")
+        _shape_initial_weights(model)
+    model.final_logits_bias[0, pad] = NEVER
+    generation = model.generation_config
+    generation.max_length, generation.num_beams = 256, 1
+    return prepare(model)
+
+
+@torch.no_grad()
+def _shape_initial_weights(model: MarianMTModel) -> None:
+    """Let learning start at once: quiet residual branches, aligned cross-attention.
+
+    From random weights a small Marian spends thousands of steps as a language model
+    before it looks at its source. We start it as a copier instead (after Trockman &
+    Kolter 2023, "Mimetic initialization of self-attention layers"): with equal query
+    and key matrices a decoder position attends to the source position of the same
+    number, and with out = value transposed it receives the embedding that stands there.
+    """
+    for name, weight in model.named_parameters():
+        if name.endswith(("out_proj.weight", "fc2.weight")):
+            weight.mul_(RESIDUAL_GAIN)
+    for layer in model.model.decoder.layers:
+        cross = layer.encoder_attn
+        for matrix in (cross.q_proj.weight, cross.v_proj.weight):
+            torch.nn.init.orthogonal_(matrix)
+        cross.k_proj.weight.copy_(cross.q_proj.weight)
+        cross.out_proj.weight.copy_(cross.v_proj.weight.T)
+
+
+def prepare(model: MarianMTModel) -> MarianMTModel:
+    """What every model needs before training: a zero pad row, frozen positions.
+
+    The decoder starts from the pad's embedding. CTranslate2 starts from zeros, so
+    the pad's row is zero and its gradient is erased: both engines then agree. The
+    sinusoidal positions are constants that are never saved; they must not train.
+    """
+    embedding = model.get_input_embeddings().weight
+    pad = model.config.pad_token_id
+    with torch.no_grad():
+        embedding[pad].zero_()
+    if not getattr(model, "_pad_row_is_pinned", False):
+        embedding.register_hook(lambda gradient: _without_row(gradient, pad))
+        model._pad_row_is_pinned = True
+    for stack in (model.model.encoder, model.model.decoder):
+        stack.embed_positions.weight.requires_grad = False
+    return model
+
+
+def _without_row(gradient: torch.Tensor, row: int) -> torch.Tensor:
+    gradient = gradient.clone()
+    gradient[row] = 0
+    return gradient
+
+
+def load_model(folder: str | Path) -> MarianMTModel:
+    """Load a saved model in float32, in evaluation mode."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise KdcourseError(
+            f"No model in {folder}: config.json is missing.",
+            wanted="a folder written by save_model()",
+            todo="Check the path, or name a shipped model: teacher, student, untaught.",
+        )
+    model = MarianMTModel.from_pretrained(folder, dtype=torch.float32)
+    return prepare(model).eval()
+
+
+def save_model(
+    model: MarianMTModel,
+    vocabulary: PreTrainedTokenizerFast,
+    folder: str | Path,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Write weights, configuration and vocabulary so that any runtime reads them."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # One copy for each storage, so that tied matrices stay tied and are written once.
+    copies: dict[int, torch.Tensor] = {}
+    state = {
+        name: copies.setdefault(value.data_ptr(), value.to(dtype))
+        for name, value in model.state_dict().items()
+    }
+    original = model.config.dtype
+    try:
+        model.config.dtype = dtype
+        model.save_pretrained(folder, state_dict=state)
+    finally:
+        model.config.dtype = original
+    vocabulary.save_pretrained(folder)
+    return folder
+
+
+def count_parameters(model: MarianMTModel) -> int:
+    """Learned parameters; each tied matrix once, the constant positions not at all."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def describe(architecture: Architecture) -> dict:
+    """The sizes as a plain dictionary, for a model card."""
+    return asdict(architecture)

@@ -1,0 +1,192 @@
+"""The full run, step by step: vocabulary, teacher, labels, students, figures.
+
+Every step writes into one folder and is skipped where its result is already there;
+a killed step goes on from its last checkpoint. ``python -m kdcourse reproduce`` runs
+them all, ``train`` and ``distil`` one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+from transformers import MarianMTModel, PreTrainedTokenizerFast
+
+from .corpus import Row, content_hash, load_corpus
+from .decoding import TorchTranslator
+from .distil import cache_signals, distil, encode_targets, with_invented_names
+from .evaluation import score
+from .examples import SampledEpochs, fixed_examples
+from .labelling import Labels, label_corpus
+from .models import Architecture, build_model, load_model, save_model
+from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
+from .vocabulary import load_vocabulary, train_vocabulary
+
+
+def read_recipe(name: str) -> dict:
+    """A recipe that ships with the package: ``teacher`` or ``student``."""
+    text = resources.files("kdcourse.recipes").joinpath(f"{name}.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+@dataclass
+class Pipeline:
+    """One full run in ``folder``; its properties are the inputs of the steps."""
+
+    folder: Path
+    target: str = "es"
+
+    def __post_init__(self):
+        self.folder = Path(self.folder)
+        self.teacher_recipe = read_recipe("teacher")
+        self.student_recipe = read_recipe("student")
+
+    @cached_property
+    def corpus(self):
+        """The apps corpus, cleaned and split."""
+        return load_corpus("apps", target=self.target)
+
+    @cached_property
+    def data_hash(self) -> str:
+        """The content hash of the corpus that everything here was trained on."""
+        return content_hash(self.corpus)
+
+    def sides(self, split: str) -> tuple[list[str], list[str]]:
+        """Sources and references of a split, in order."""
+        pairs = self.corpus[split]["translation"]
+        return [p["en"] for p in pairs], [p[self.target] for p in pairs]
+
+    @cached_property
+    def vocabulary(self) -> PreTrainedTokenizerFast:
+        """The joint vocabulary, trained on both sides of the training split."""
+        folder = self.folder / "vocabulary"
+        if not (folder / "tokenizer.json").is_file():
+            pairs = zip(*self.sides("train"), strict=True)
+            size = self.teacher_recipe["vocabulary"]["size"]
+            trained = train_vocabulary((text for pair in pairs for text in pair), size)
+            trained.save_pretrained(folder)
+        return load_vocabulary(folder)
+
+    @cached_property
+    def student_data(self) -> tuple[list[str], list[str]]:
+        """What students read: the training split and rows with exchanged names."""
+        data = self.student_recipe["data"]
+        return with_invented_names(
+            *self.sides("train"), copies=data["invented_names"], seed=data["seed"]
+        )
+
+    # -- steps ---------------------------------------------------------------
+
+    def train_teacher(self) -> Path:
+        """Train the teacher, or go on with it; returns its model folder."""
+        out = self.folder / "teacher"
+        if not (out / "model" / "config.json").is_file():
+            rows = [Row(s, t, "", "") for s, t in zip(*self.sides("train"), strict=True)]
+            recipe = Recipe(**self.teacher_recipe["training"])
+            architecture = Architecture(**self.teacher_recipe["architecture"])
+            with token_bar("teacher", recipe.budget_tokens) as bar:
+                trainer = Trainer(
+                    build_model(architecture, self.vocabulary, recipe.seed),
+                    recipe,
+                    SampledEpochs(rows, self.vocabulary),
+                    folder=out,
+                    validate=self.validator(),
+                    validate_every=500_000,
+                    progress=bar,
+                )
+                save_model(trainer.run(), self.vocabulary, out / "model")
+        return out / "model"
+
+    def label(self) -> Labels:
+        """Let the teacher translate all that students read; resumes after a kill."""
+        settings = self.student_recipe["labels"]
+        return label_corpus(
+            self.student_data[0],
+            self.train_teacher(),
+            self.folder / "labels",
+            beam=settings["beam"],
+            compute_type=settings["compute_type"],
+        )
+
+    def train_student(self, method: str, seed: int) -> Path:
+        """Train one student; returns its model folder."""
+        out = self.folder / f"{method}-{seed}"
+        if not (out / "model" / "config.json").is_file():
+            sources, targets = self.student_data
+            if method in ("sequence", "both"):
+                labels = self.label()
+                targets = [labels[source] for source in sources]
+            soft = method in ("word", "both")
+            signals = self.signals(sources, targets) if soft else None
+            recipe = Recipe(**self.student_recipe["training"], seed=seed)
+            with token_bar(f"{method}, seed {seed}", recipe.budget_tokens) as bar:
+                model, _ = distil(
+                    method,
+                    sources,
+                    targets,
+                    self.vocabulary,
+                    recipe,
+                    signals=signals,
+                    architecture=Architecture(**self.student_recipe["architecture"]),
+                    folder=out,
+                    validate=self.validator(),
+                    validate_every=1_000_000,
+                    progress=bar,
+                )
+            save_model(model, self.vocabulary, out / "model")
+        return out / "model"
+
+    def signals(self, sources: list[str], targets: list[str]):
+        """The teacher's k best answers for each token of these targets."""
+        examples = [
+            Example(s, t)
+            for s, t in zip(
+                self.vocabulary(sources)["input_ids"],
+                encode_targets(targets, self.vocabulary),
+                strict=True,
+            )
+        ]
+        with token_bar("signals", sum(len(e.target) for e in examples)) as bar:
+            return cache_signals(
+                load_model(self.train_teacher()),
+                examples,
+                self.student_recipe["labels"]["k"],
+                precision=fastest_precision(),
+                progress=bar,
+            )
+
+    def validator(self) -> Callable[[MarianMTModel], dict]:
+        """Loss, BLEU and chrF (greedy) on the validation split."""
+        sources, references = self.sides("validation")
+        examples = fixed_examples(sources, references, self.vocabulary)
+        precision = fastest_precision()
+
+        def validate(model: MarianMTModel) -> dict:
+            loss = validation_loss(model, examples, precision)
+            translator = TorchTranslator(model, self.vocabulary)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                scores = score(translator.translate(sources), references)
+            return {"val": loss, "bleu": scores.bleu, "chrf": scores.chrf}
+
+        return validate
+
+    def curve(self, name: str) -> list[dict]:
+        """The learning curve of a finished or running training."""
+        return json.loads((self.folder / name / "history.json").read_text("utf-8"))
+
+
+@contextmanager
+def token_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar in target tokens; calls of its function add to it."""
+    quiet = os.environ.get("KDCOURSE_QUIET") == "1"
+    with tqdm(total=total, desc=title, unit="token", unit_scale=True, disable=quiet) as bar:
+        yield bar.update

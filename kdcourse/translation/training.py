@@ -1,0 +1,339 @@
+"""The training loop: token batches, mixed precision, exact resumption.
+
+The loop is deliberately short, so that a lesson can show it whole. One step takes
+a batch of about ``batch_tokens`` target tokens, all of similar length, and divides
+the summed loss once by the number of real tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import MarianMTModel
+
+from ..errors import KdcourseError
+from ..theory.losses import cross_entropy
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how a model is trained; budgets count real target tokens."""
+
+    budget_tokens: int
+    batch_tokens: int = 500
+    peak_learning_rate: float = 1e-3
+    warmup_steps: int = 500
+    weight_decay: float = 0.01
+    average_decay: float = 0.999
+    clip_norm: float = 1.0
+    seed: int = 1
+    precision: str = "auto"  # "float32", "bfloat16", or the faster of the two here
+    group_by: str = "target"  # the side whose length fills and sorts the batches
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training pair as token ids, both ending with EOS; ``key`` finds its signal."""
+
+    source: list[int]
+    target: list[int]
+    key: int = -1
+
+
+@dataclass
+class Batch:
+    """Padded tensors of one step: (B, S) inputs and mask, (B, L) labels."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    keys: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Real target tokens, EOS included, pads not."""
+        return int((self.labels != IGNORE).sum())
+
+
+def collate(examples: list[Example], pad: int) -> Batch:
+    """Pad a list of examples to one rectangle."""
+    sources = [torch.tensor(e.source) for e in examples]
+    labels = [torch.tensor(e.target) for e in examples]
+    input_ids = pad_sequence(sources, batch_first=True, padding_value=pad)
+    return Batch(
+        input_ids,
+        (input_ids != pad).long(),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORE),
+        [e.key for e in examples],
+    )
+
+
+def token_batches(
+    examples: list[Example],
+    batch_tokens: int,
+    pad: int,
+    rng: random.Random,
+    group_by: str = "target",
+) -> Iterator[Batch]:
+    """Batches of similar lengths and about ``batch_tokens`` tokens, shuffled.
+
+    ``group_by="source"`` forms the batches from the source side alone: students that
+    learn from different targets then see the same rows in the same order.
+    """
+    sizes = [len(getattr(example, group_by)) for example in examples]
+    second = [len(e.source) if group_by == "target" else 0 for e in examples]
+    order = list(range(len(examples)))
+    rng.shuffle(order)  # ties in length fall in a new order every epoch
+    order.sort(key=lambda i: (sizes[i], second[i] + rng.random()))
+    groups: list[list[int]] = [[]]
+    filled = 0
+    for i in order:
+        if groups[-1] and filled + sizes[i] > batch_tokens:
+            groups.append([])
+            filled = 0
+        groups[-1].append(i)
+        filled += sizes[i]
+    rng.shuffle(groups)
+    for group in groups:
+        yield collate([examples[i] for i in group], pad)
+
+
+def learning_rate(progress: float, step: int, recipe: Recipe) -> float:
+    """Linear warm-up in steps, then linear decay to zero in consumed budget."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps)
+    return recipe.peak_learning_rate * warm * max(0.0, 1.0 - progress)
+
+
+def fastest_precision() -> str:
+    """bfloat16 where the processor multiplies it natively, else float32."""
+    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bfloat16" if capability() else "float32"
+
+
+def student_logits(model: MarianMTModel, batch: Batch, precision: str) -> torch.Tensor:
+    """Teacher-forced logits (B, L, V) in float32."""
+    low = precision == "bfloat16"
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        inputs = batch.labels.masked_fill(batch.labels == IGNORE, model.config.pad_token_id)
+        start = inputs.new_full((len(inputs), 1), model.config.decoder_start_token_id)
+        logits = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            decoder_input_ids=torch.cat([start, inputs[:, :-1]], dim=1),
+            use_cache=False,
+        ).logits
+    return logits.float()
+
+
+def real_tokens(logits: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, V) and labels (N,) of the N real tokens, row by row of the batch."""
+    real = batch.labels != IGNORE
+    if real.all():  # nothing to leave out: avoid the copy
+        return logits.flatten(0, 1), batch.labels.flatten()
+    return logits[real], batch.labels[real]
+
+
+def reference_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """-Σ_t log Pr(y_t | y_<t, x), summed over the real tokens of the batch."""
+    return cross_entropy(*real_tokens(logits, batch))
+
+
+Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
+
+
+class Trainer:
+    """Train a model on epochs of examples until its token budget is spent.
+
+    ``epoch_examples(epoch)`` gives the examples of an epoch and must depend on
+    nothing but its number; ``loss(logits, batch)`` is summed over real tokens.
+    """
+
+    def __init__(
+        self,
+        model: MarianMTModel,
+        recipe: Recipe,
+        epoch_examples: Callable[[int], list[Example]],
+        *,
+        loss: Loss | None = None,
+        folder: str | Path | None = None,
+        validate: Callable[[MarianMTModel], dict] | None = None,
+        validate_every: int = 1_000_000,
+        save_seconds: float = 180.0,
+        report: Callable[[dict], None] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ):
+        self.model, self.recipe, self.epoch_examples = model, recipe, epoch_examples
+        self.loss = loss or reference_loss
+        self.folder = Path(folder) if folder else None
+        self.validate, self.validate_every = validate, validate_every
+        self.save_seconds, self.report = save_seconds, report
+        self.progress = progress
+        self.precision = fastest_precision() if recipe.precision == "auto" else recipe.precision
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.weights, lr=recipe.peak_learning_rate, betas=(0.9, 0.98), eps=1e-9,
+            weight_decay=recipe.weight_decay, fused=True,
+        )
+        self.average = [p.detach().clone() for p in self.weights]
+        self.state = {"step": 0, "tokens": 0, "epoch": 0, "batch": 0, "validated": 0}
+        self.state |= {"seconds": 0.0, "loss_sum": 0.0, "loss_tokens": 0}
+        self.history: list[dict] = []
+        torch.manual_seed(recipe.seed)
+
+    @property
+    def done(self) -> bool:
+        """True once the budget of target tokens is spent."""
+        return self.state["tokens"] >= self.recipe.budget_tokens
+
+    def run(self) -> MarianMTModel:
+        """Train to the end of the budget, resuming where a checkpoint left off."""
+        if self.resume() and self.progress:
+            self.progress(self.state["tokens"])
+        saved = time.monotonic()
+        for batch in self.batches():
+            started = time.monotonic()
+            self.step(batch)
+            self.state["seconds"] += time.monotonic() - started
+            if self.progress:
+                self.progress(batch.tokens)
+            if self.state["tokens"] - self.state["validated"] >= self.validate_every:
+                self._validate()
+            if self.folder and time.monotonic() - saved > self.save_seconds:
+                self.save()
+                saved = time.monotonic()
+            if self.done:
+                break
+        if self.state["validated"] < self.state["tokens"]:
+            self._validate()
+        if self.folder:
+            self.save()
+        return self.averaged_model()
+
+    def batches(self) -> Iterator[Batch]:
+        """Batch after batch without end, from where the state says."""
+        while True:
+            epoch = self.state["epoch"]
+            rng = random.Random(f"{self.recipe.seed}/{epoch}")
+            batches = token_batches(
+                self.epoch_examples(epoch),
+                self.recipe.batch_tokens,
+                self.model.config.pad_token_id,
+                rng,
+                self.recipe.group_by,
+            )
+            for number, batch in enumerate(batches):
+                if number >= self.state["batch"]:
+                    self.state["batch"] = number + 1
+                    yield batch
+            self.state |= {"epoch": epoch + 1, "batch": 0}
+
+    def step(self, batch: Batch) -> None:
+        """One optimiser step on one batch."""
+        self.model.train()
+        progress = self.state["tokens"] / self.recipe.budget_tokens
+        rate = learning_rate(progress, self.state["step"], self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        tokens = batch.tokens
+        loss = self.loss(student_logits(self.model, batch, self.precision), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
+        self.optimizer.step()
+        self._update_average()
+        self.state["step"] += 1
+        self.state["tokens"] += tokens
+        self.state["loss_sum"] += float(loss.detach())
+        self.state["loss_tokens"] += tokens
+
+    def _update_average(self) -> None:
+        # A young average follows quickly; an old one remembers 1 / (1 - decay) steps.
+        decay = min(self.recipe.average_decay, (1 + self.state["step"]) / (10 + self.state["step"]))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.weights, 1 - decay)
+
+    def averaged_model(self) -> MarianMTModel:
+        """The model with its running average of weights, in evaluation mode."""
+        with torch.no_grad():
+            for weight, mean in zip(self.weights, self.average, strict=True):
+                weight.copy_(mean)
+        return self.model.eval()
+
+    def _validate(self) -> None:
+        state = self.state
+        row = {k: state[k] for k in ("step", "tokens", "epoch")} | {"seconds": round(state["seconds"])}
+        row["loss"] = state["loss_sum"] / max(1, state["loss_tokens"])
+        state |= {"loss_sum": 0.0, "loss_tokens": 0, "validated": state["tokens"]}
+        if self.validate:
+            kept = [w.detach().clone() for w in self.weights]
+            generator = torch.get_rng_state()
+            row |= self.validate(self.averaged_model())
+            torch.set_rng_state(generator)
+            with torch.no_grad():
+                for weight, value in zip(self.weights, kept, strict=True):
+                    weight.copy_(value)
+        self.history.append(row)
+        if self.report:
+            self.report(row)
+
+    def save(self) -> None:
+        """Write a checkpoint whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, partial = self.folder / "checkpoint.pt", self.folder / "checkpoint.pt.part"
+        torch.save(
+            {
+                "weights": [w.detach() for w in self.weights], "average": self.average,
+                "optimizer": self.optimizer.state_dict(), "state": self.state,
+                "history": self.history, "rng": torch.get_rng_state(),
+                "recipe": asdict(self.recipe), "precision": self.precision,
+            },
+            partial,
+        )
+        os.replace(partial, path)
+        (self.folder / "history.json").write_text(json.dumps(self.history, indent=1) + "\n")
+
+    def resume(self) -> bool:
+        """Continue from the checkpoint in ``folder``, where there is one."""
+        path = self.folder / "checkpoint.pt" if self.folder else None
+        if path is None or not path.is_file():
+            return False
+        saved = torch.load(path, weights_only=True)
+        if saved["recipe"] != asdict(self.recipe):
+            raise KdcourseError(
+                f"{path} was made by another recipe: {saved['recipe']}.",
+                wanted=f"this one: {asdict(self.recipe)}",
+                todo="Give each recipe a folder of its own, or delete the checkpoint.",
+            )
+        with torch.no_grad():
+            for name, own in (("weights", self.weights), ("average", self.average)):
+                for weight, value in zip(own, saved[name], strict=True):
+                    weight.copy_(value)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state, self.history = saved["state"], saved["history"]
+        self.precision = saved["precision"]
+        torch.set_rng_state(saved["rng"])
+        return True
+
+
+def validation_loss(
+    model: MarianMTModel, examples: list[Example], precision: str = "float32", batch_tokens: int = 2000
+) -> float:
+    """Mean negative log-probability of a real reference token, in nats."""
+    total, tokens = 0.0, 0
+    model.eval()
+    with torch.inference_mode():
+        for batch in token_batches(examples, batch_tokens, model.config.pad_token_id, random.Random(0)):
+            total += float(reference_loss(student_logits(model, batch, precision), batch))
+            tokens += batch.tokens
+    return total / tokens if tokens else math.nan

@@ -1,0 +1,41 @@
+"""Every test runs without a network, on one thread, with nothing of the learner's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdcourse.study import offline
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts; their rules are tested
+
+offline.block()
+os.environ.update(offline.OFFLINE_VARIABLES)
+os.environ.update(
+    KDCOURSE_MODE="fast",
+    MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
+    PYTHONHASHSEED="0",
+    TOKENIZERS_PARALLELISM="false",
+    KDCOURSE_PROGRESS="off",  # a test must not enter itself into a learner's map
+)
+for name in ("KDCOURSE_RESULTS", "KDCOURSE_DEBUG"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The course's folder."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread():
+    """Results differ between thread counts: wherever torch is in use, one thread."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
