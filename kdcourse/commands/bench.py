@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     from kdcourse.translation import bench
     from kdcourse.translation.corpus import load_corpus
-    from kdcourse.translation.decoding import shipped
+    from kdcourse.translation.decoding import model_folder
     from kdcourse.translation.examples import fixed_examples
     from kdcourse.translation.models import STUDENT
     from kdcourse.translation.training import fastest_precision
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = load_corpus("apps")
     test, train = corpus["test"]["translation"], corpus["train"]["translation"]
     sources, references = [p["en"] for p in test], [p["es"] for p in test]
-    teacher, student = shipped("teacher"), shipped("student")
+    teacher, student = model_folder("teacher"), model_folder("student")
     print(report_sizes(bench.sizes(teacher, student)))
     print(report_speed(bench.speed(teacher, student, sources)))
     print(report_int8(bench.int8_cost(student, sources, references)))
@@ -63,7 +63,7 @@ def report_speed(speed: dict) -> str:
         if isinstance(row, dict):
             lines.append(
                 f"{name:16s} p50 {row['p50_ms']:8.2f} ms   p95 {row['p95_ms']:8.2f} ms   "
-                f"load {row['load_average']:.1f}, {row['threads']} thread"
+                f"load {row['load']:.1f}, {row['threads']} thread"
             )
     for precision in ("float32", "int8"):
         ratio = speed[f"ratio same engine {precision}"]

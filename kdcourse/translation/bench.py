@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -44,9 +44,9 @@ def speed(teacher: Path, student: Path, sources: list[str]) -> dict:
             translator = open_translator(
                 model, "ctranslate2", beam=beam, threads=1, compute_type=precision
             )
-            result[f"{name} {precision}"] = latency(translator, sample).as_dict()
+            result[f"{name} {precision}"] = asdict(latency(translator, sample))
     newcomer = open_translator(teacher, "torch", beam=4, threads=1)
-    result["newcomer"] = latency(newcomer, few, repeats=1).as_dict()
+    result["newcomer"] = asdict(latency(newcomer, few, repeats=1))
     for precision in ("float32", "int8"):
         slow, fast = (result[f"{who} {precision}"]["p50_ms"] for who in ("teacher", "student"))
         result[f"ratio same engine {precision}"] = slow / fast
@@ -176,11 +176,3 @@ def _stock_rate(folder, architecture, examples, recipe, seconds) -> float:
         )
         trainer.train()
     return sum(collator.counts[20 : 20 + watch.steps]) / watch.elapsed
-
-
-def load_report() -> dict:
-    """Threads and load average: a benchmark without them means little."""
-    import os
-
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"threads": torch.get_num_threads(), "load_average": load}

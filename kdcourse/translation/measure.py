@@ -14,7 +14,7 @@ import kdcourse
 
 from .bench import int8_cost, sizes, speed, throughput
 from .decoding import open_translator
-from .evaluation import names_kept, paired_bootstrap, score, verdict
+from .evaluation import names_kept, paired_bootstrap, score
 from .examples import fixed_examples
 from .models import Architecture, count_parameters, load_model
 from .pipeline import Pipeline
@@ -91,7 +91,7 @@ class Measurement:
             self.references,
         )
         interval = [result.low, result.high]
-        return {"seed": seed, "gain": result.delta, "interval": interval, "p": result.p_value}
+        return {"seed": seed, "gain": result.delta, "interval": interval, "p": result.p}
 
     def names(self) -> dict:
         """Shares of the source's names that come through intact."""
@@ -101,6 +101,17 @@ class Measurement:
             kept = names_kept(self.sources, self.references, self.translate(name))
             shares[label], count = kept.share, kept.total
         return {"count": count} | shares
+
+    def labels(self) -> dict:
+        """How many labels there are, and how many of them were unsound."""
+        targets, faults = self.run.distilled_targets()
+        examples = zip(self.run.student_data[0][:2000], targets[:2000], strict=True)
+        signals = self.run.signals(*map(list, zip(*examples, strict=True)))
+        return {
+            "rows": len(self.run.label()),
+            "faults": dict(faults),
+            "kept_mass": signals.kept_mass,
+        }
 
     def record(self) -> dict:
         """Everything but the timings."""
@@ -123,7 +134,7 @@ class Measurement:
             "verdict": verdict([p["gain"] for p in pairs], [p["p"] for p in pairs]),
             "share_of_teacher_chrf": [chrf / result.chrf for chrf in taught],
             "names": self.names(),
-            "labels": {"rows": len(self.run.label())},
+            "labels": self.labels(),
         }
 
     def timings(self) -> dict:
@@ -141,6 +152,19 @@ class Measurement:
                 for p in dict.fromkeys(("float32", fastest_precision()))
             ],
         }
+
+
+def verdict(gains: list[float], p_values: list[float]) -> str:
+    """BEATS, NO BEATS or INCONCLUSIVE, from paired seeds.
+
+    BEATS takes at least three seeds, every gain above zero and every p below 0.01;
+    NO BEATS at least three seeds and no gain above zero. All else is inconclusive.
+    """
+    if len(gains) < 3:
+        return "INCONCLUSIVE"
+    if all(g > 0 for g in gains) and all(p < 0.01 for p in p_values):
+        return "BEATS"
+    return "NO BEATS" if all(g <= 0 for g in gains) else "INCONCLUSIVE"
 
 
 def ship(pipeline: Pipeline, record: dict, assets: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ from tqdm.auto import tqdm
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
 from .corpus import Row, content_hash, load_corpus
-from .decoding import TorchTranslator
+from .decoding import SearchTranslator, TorchTranslator
 from .distil import cache_signals, distil, encode_targets, with_invented_names
 from .evaluation import score
 from .examples import SampledEpochs, fixed_examples
-from .labelling import Labels, label_corpus
+from .labelling import Labels, filter_labels, label_corpus
 from .models import Architecture, build_model, load_model, save_model
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .vocabulary import load_vocabulary, train_vocabulary
@@ -117,14 +118,26 @@ class Pipeline:
             compute_type=settings["compute_type"],
         )
 
+    def distilled_targets(self) -> tuple[list[str], Counter[str]]:
+        """The teacher's translation of each source, and how often it was unsound.
+
+        Where a translation is empty, loops or loses a placeholder, the reference
+        stands in: every method then still reads the same rows.
+        """
+        labels = self.label()
+        sources, references = self.student_data
+        sound, faults = filter_labels(sources, labels)
+        sound = set(sound)
+        pairs = zip(sources, references, strict=True)
+        return [labels[s] if s in sound else r for s, r in pairs], faults
+
     def train_student(self, method: str, seed: int) -> Path:
         """Train one student; returns its model folder."""
         out = self.folder / f"{method}-{seed}"
         if not (out / "model" / "config.json").is_file():
             sources, targets = self.student_data
             if method in ("sequence", "both"):
-                labels = self.label()
-                targets = [labels[source] for source in sources]
+                targets, _ = self.distilled_targets()
             soft = method in ("word", "both")
             signals = self.signals(sources, targets) if soft else None
             recipe = Recipe(**self.student_recipe["training"], seed=seed)
@@ -172,7 +185,7 @@ class Pipeline:
 
         def validate(model: MarianMTModel) -> dict:
             loss = validation_loss(model, examples, precision)
-            translator = TorchTranslator(model, self.vocabulary)
+            translator = LiveTranslator(model, self.vocabulary)
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
                 scores = score(translator.translate(sources), references)
             return {"val": loss, "bleu": scores.bleu, "chrf": scores.chrf}
@@ -182,6 +195,14 @@ class Pipeline:
     def curve(self, name: str) -> list[dict]:
         """The learning curve of a finished or running training."""
         return json.loads((self.folder / name / "history.json").read_text("utf-8"))
+
+
+class LiveTranslator(TorchTranslator):
+    """Greedy translation with a model in memory, between two steps of its training."""
+
+    def __init__(self, model: MarianMTModel, vocabulary: PreTrainedTokenizerFast):
+        SearchTranslator.__init__(self, vocabulary, 1, torch.get_num_threads())
+        self.model = model
 
 
 @contextmanager

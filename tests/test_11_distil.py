@@ -1,0 +1,204 @@
+"""Distillation on a tiny language: four methods, one order, signals that fit."""
+
+import random
+
+import pytest
+import tiny
+import torch
+
+from kdcourse.errors import KdcourseError
+from kdcourse.theory.signals import top_k_signal
+from kdcourse.translation import distil as module
+from kdcourse.translation.distil import (
+    METHODS,
+    StudentEpochs,
+    cache_signals,
+    distil,
+    encode_targets,
+    with_invented_names,
+    word_loss,
+)
+from kdcourse.translation.models import Architecture, build_model
+from kdcourse.translation.training import (
+    Example,
+    Trainer,
+    collate,
+    real_tokens,
+    student_logits,
+    token_batches,
+)
+from kdcourse.translation.vocabulary import SubwordSampler
+
+SMALLER = Architecture(16, 32, 2, 1, 1, dropout=0.1)
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return tiny.vocabulary()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return tiny.pairs(120)
+
+
+@pytest.fixture(scope="module")
+def teacher(vocabulary, rows):
+    sources, targets = rows
+    epochs = StudentEpochs(
+        sources, encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
+    )
+    model = build_model(tiny.TINY, vocabulary, 1)
+    return Trainer(model, tiny.recipe(8_000), epochs).run()
+
+
+@pytest.fixture(scope="module")
+def examples(vocabulary, rows):
+    sources, targets = rows
+    pairs = zip(
+        vocabulary(sources)["input_ids"], encode_targets(targets, vocabulary), strict=True
+    )
+    return [Example(s, t, i) for i, (s, t) in enumerate(pairs)]
+
+
+@pytest.fixture(scope="module")
+def signals(teacher, examples):
+    return cache_signals(teacher, examples, k=4)
+
+
+def recipe(**changes):
+    return tiny.recipe(1_000, group_by="source", **changes)
+
+
+def run(method, rows, vocabulary, signals=None, **options):
+    soft = signals if method in ("word", "both") else None
+    return distil(
+        method, *rows, vocabulary, recipe(), signals=soft, architecture=SMALLER, **options
+    )
+
+
+def test_cached_signals_are_the_teachers_whatever_the_batch(teacher, examples, signals):
+    """Pitfall 15: answers are found by row, so no order can misalign them."""
+    shuffled = random.Random(5).sample(examples, 20)
+    batch = collate(shuffled, tiny.PAD)
+    logits, _ = real_tokens(student_logits(teacher, batch, "float32"), batch)
+    live, cached = top_k_signal(logits, 4), signals.signal(batch)
+    assert (live.indices == cached.indices).float().mean() > 0.99  # ties may swap
+    torch.testing.assert_close(live.log_probs, cached.log_probs.float(), atol=2e-2, rtol=0)
+    assert 0.5 < signals.kept_mass <= 1.0
+
+
+def test_signals_of_other_targets_are_refused(signals):
+    batch = collate([Example([5, 0], [7] * 30 + [0], 0)], tiny.PAD)
+    with pytest.raises(KdcourseError, match="answers for 31 target tokens"):
+        signals.signal(batch)
+
+
+def test_another_teacher_changes_the_loss(vocabulary, examples, signals):
+    """Pitfall 23: a term that does not depend on the teacher teaches nothing."""
+    stranger = cache_signals(build_model(tiny.TINY, vocabulary, 9), examples, k=4)
+    batch = next(token_batches(examples, 100, tiny.PAD, random.Random(1)))
+    logits = torch.randn(*batch.labels.shape, tiny.SIZE)
+    first, second = (word_loss(s, 0.0)(logits, batch) for s in (signals, stranger))
+    assert abs(float(first - second)) > 1.0
+
+
+def test_every_method_starts_from_the_same_weights(monkeypatch, vocabulary, rows, signals):
+    starts = []
+
+    class Watched(Trainer):
+        def run(self):
+            starts.append(torch.cat([w.detach().flatten() for w in self.weights]))
+            return super().run()
+
+    monkeypatch.setattr(module, "Trainer", Watched)
+    ends = [
+        torch.cat([p.flatten() for p in run(m, rows, vocabulary, signals)[0].parameters()])
+        for m in METHODS
+    ]
+    assert all(torch.equal(starts[0], start) for start in starts)
+    assert not torch.equal(ends[0], ends[1])  # and then learns what it is told
+    assert torch.equal(ends[0], ends[2])  # here both were told the same: references
+
+
+def test_every_method_reads_the_same_rows_in_the_same_order(vocabulary, rows):
+    sources, targets = rows
+    sampler = SubwordSampler(vocabulary)
+    twins = [
+        StudentEpochs(sources, encode_targets(t, vocabulary), sampler)(3)
+        for t in (targets, [f"{t} {t}" for t in targets])
+    ]
+    orders = [
+        [b.keys for b in token_batches(t, 60, tiny.PAD, random.Random(1), "source")]
+        for t in twins
+    ]
+    assert orders[0] == orders[1]
+    assert [e.source for e in twins[0]] == [e.source for e in twins[1]]
+
+
+def test_the_budget_counts_target_tokens_for_every_method(vocabulary, rows, signals):
+    spent = [run(m, rows, vocabulary, signals)[1][-1]["tokens"] for m in METHODS]
+    assert all(1_000 <= tokens < 1_100 for tokens in spent)
+
+
+def test_a_distilled_student_comes_closer_to_its_teacher(vocabulary, rows, signals, examples):
+    """Word-level training lowers the divergence from the teacher by far."""
+    loss = word_loss(signals, 0.0)
+    batch = collate(examples, tiny.PAD)
+
+    def divergence(model):
+        with torch.inference_mode():
+            return float(loss(student_logits(model, batch, "float32"), batch))
+
+    before = divergence(build_model(SMALLER, vocabulary, 1).eval())
+    student, _ = distil(
+        "word",
+        *rows,
+        vocabulary,
+        tiny.recipe(12_000, group_by="source"),
+        signals=signals,
+        architecture=SMALLER,
+    )
+    assert divergence(student) < 0.3 * before
+
+
+def test_names_are_exchanged_in_new_rows_only():
+    sources = ["Alexa is on", "Alexa is off", "open door"]
+    references = ["Alexa está activa", "Alexa está apagada", "abre puerta"]
+    made, told = with_invented_names(sources, references, copies=2, seed=1)
+    assert (made[:3], told[:3]) == (sources, references)
+    assert len(made) == len(told) > 3
+    assert len(set(made)) == len(made)
+    for source, reference in zip(made[3:], told[3:], strict=True):
+        name = source.split(" is ")[0]
+        assert reference.startswith(f"{name} está ") and name != "Alexa"
+    assert with_invented_names(sources, references, 2, 1) == (made, told)
+
+
+def test_endless_targets_are_cut_and_still_end(vocabulary):
+    (ids,) = encode_targets(["puerta " * 400], vocabulary)
+    assert len(ids) == 200 and ids[-1] == vocabulary.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "magic"}, "Unknown method 'magic'"),
+        ({"method": "word", "signals": None}, "without signals"),
+        ({"method": "sequence"}, "with signals"),
+        ({"method": "word", "targets": ["x"]}, "120 sources but 1 targets"),
+        ({"method": "word", "recipe": tiny.recipe(10)}, "group_by is 'target'"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_explained(
+    changes, message, vocabulary, rows, signals
+):
+    wanted = {
+        "sources": rows[0],
+        "targets": rows[1],
+        "vocabulary": vocabulary,
+        "recipe": recipe(),
+        "signals": signals,
+    } | changes
+    with pytest.raises(KdcourseError, match=message):
+        distil(**wanted)
