@@ -56,7 +56,9 @@ def teacher(vocabulary, rows):
 def examples(vocabulary, rows):
     sources, targets = rows
     pairs = zip(
-        vocabulary(sources)["input_ids"], encode_targets(targets, vocabulary), strict=True
+        vocabulary(sources)["input_ids"],
+        encode_targets(targets, vocabulary),
+        strict=True,
     )
     return [Example(s, t, i) for i, (s, t) in enumerate(pairs)]
 
@@ -73,7 +75,13 @@ def recipe(**changes):
 def run(method, rows, vocabulary, signals=None, **options):
     soft = signals if method in ("word", "both") else None
     return distil(
-        method, *rows, vocabulary, recipe(), signals=soft, architecture=SMALLER, **options
+        method,
+        *rows,
+        vocabulary,
+        recipe(),
+        signals=soft,
+        architecture=SMALLER,
+        **options,
     )
 
 
@@ -84,7 +92,9 @@ def test_cached_signals_are_the_teachers_whatever_the_batch(teacher, examples, s
     logits, _ = real_tokens(student_logits(teacher, batch, "float32"), batch)
     live, cached = top_k_signal(logits, 4), signals.signal(batch)
     assert (live.indices == cached.indices).float().mean() > 0.99  # ties may swap
-    torch.testing.assert_close(live.log_probs, cached.log_probs.float(), atol=2e-2, rtol=0)
+    torch.testing.assert_close(
+        live.log_probs, cached.log_probs.float(), atol=2e-2, rtol=0
+    )
     assert 0.5 < signals.kept_mass <= 1.0
 
 
@@ -103,7 +113,9 @@ def test_another_teacher_changes_the_loss(vocabulary, examples, signals):
     assert abs(float(first - second)) > 1.0
 
 
-def test_every_method_starts_from_the_same_weights(monkeypatch, vocabulary, rows, signals):
+def test_every_method_starts_from_the_same_weights(
+    monkeypatch, vocabulary, rows, signals
+):
     starts = []
 
     class Watched(Trainer):
@@ -113,7 +125,9 @@ def test_every_method_starts_from_the_same_weights(monkeypatch, vocabulary, rows
 
     monkeypatch.setattr(module, "Trainer", Watched)
     ends = [
-        torch.cat([p.flatten() for p in run(m, rows, vocabulary, signals)[0].parameters()])
+        torch.cat(
+            [p.flatten() for p in run(m, rows, vocabulary, signals)[0].parameters()]
+        )
         for m in METHODS
     ]
     assert all(torch.equal(starts[0], start) for start in starts)
@@ -141,7 +155,9 @@ def test_the_budget_counts_target_tokens_for_every_method(vocabulary, rows, sign
     assert all(1_000 <= tokens < 1_100 for tokens in spent)
 
 
-def test_a_distilled_student_comes_closer_to_its_teacher(vocabulary, rows, signals, examples):
+def test_a_distilled_student_comes_closer_to_its_teacher(
+    vocabulary, rows, signals, examples
+):
     """Word-level training lowers the divergence from the teacher by far."""
     loss = word_loss(signals, 0.0)
     batch = collate(examples, tiny.PAD)

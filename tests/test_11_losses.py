@@ -95,9 +95,7 @@ def test_missing_mass_is_not_renormalised(logits):
     assert (signal.missing > 0.01).all()
     total = signal.log_probs.exp().sum(dim=1) + signal.missing
     torch.testing.assert_close(total, torch.ones(TOKENS))
-    renormalised = TopKSignal(
-        signal.indices, signal.log_probs.log_softmax(dim=-1)
-    )
+    renormalised = TopKSignal(signal.indices, signal.log_probs.log_softmax(dim=-1))
     grad = gradient(lambda z: top_k_divergence(z, renormalised), teacher)
     assert grad.abs().max() > 1e-2
 

@@ -19,8 +19,18 @@ from kdcourse.translation.models import (
     load_model,
     save_model,
 )
-from kdcourse.translation.training import Example, collate, reference_loss, student_logits
-from kdcourse.translation.vocabulary import EOS_ID, SubwordSampler, load_vocabulary
+from kdcourse.translation.training import (
+    Example,
+    collate,
+    reference_loss,
+    student_logits,
+)
+from kdcourse.translation.vocabulary import (
+    EOS_ID,
+    SubwordSampler,
+    load_vocabulary,
+    train_vocabulary,
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +64,9 @@ def test_the_likeliest_sample_is_the_tokenizers_own(vocabulary):
     """Against the library: with a large alpha only the best segmentation is left."""
     sampler = SubwordSampler(vocabulary, alpha=1000.0)
     for text in (*tiny.pairs(30)[0], "Alexa {host}", "日本 door", "x日y"):
-        assert sampler.encode(text, random.Random(1)) == vocabulary([text])["input_ids"][0]
+        assert (
+            sampler.encode(text, random.Random(1)) == vocabulary([text])["input_ids"][0]
+        )
 
 
 def test_equal_seeds_give_equal_weights_and_leave_the_stream_alone(vocabulary):
@@ -71,7 +83,9 @@ def test_the_pad_row_stays_zero_and_the_pad_is_never_said(vocabulary):
     """CTranslate2 starts decoding from zeros: a pad row that learns breaks parity."""
     model = build_model(tiny.TINY, vocabulary, 1).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    batch = collate([Example([5, 0], [7, 0]), Example([5, 6, 0], [7, 8, 9, 0])], tiny.PAD)
+    batch = collate(
+        [Example([5, 0], [7, 0]), Example([5, 6, 0], [7, 8, 9, 0])], tiny.PAD
+    )
     for _ in range(3):
         logits = student_logits(model, batch, "float32")
         reference_loss(logits, batch).backward()
@@ -106,8 +120,6 @@ def test_parameters_are_counted_by_the_formula(vocabulary):
 
 def test_the_student_is_under_a_tenth_of_the_teacher():
     words = [f"{a}{b}" for a in "abcdefgh" for b in "ijklmnop"]
-    from kdcourse.translation.vocabulary import train_vocabulary
-
     small = train_vocabulary(words, 60)
     extra = 4000 - len(small)  # the shipped vocabulary has 4,000 entries
     teacher, student = (

@@ -12,8 +12,8 @@ import tiny
 import torch
 
 from kdcourse.errors import KdcourseError
-from kdcourse.translation.examples import SampledEpochs, fixed_examples
 from kdcourse.translation.corpus import Row
+from kdcourse.translation.examples import SampledEpochs, fixed_examples
 from kdcourse.translation.models import build_model
 from kdcourse.translation.training import (
     IGNORE,
@@ -52,7 +52,11 @@ def weights(model):
 
 
 def test_a_pair_of_batches_holds_each_example_once(examples):
-    seen = [k for b in token_batches(examples, 100, tiny.PAD, random.Random(1)) for k in b.keys]
+    seen = [
+        k
+        for b in token_batches(examples, 100, tiny.PAD, random.Random(1))
+        for k in b.keys
+    ]
     assert sorted(seen) == list(range(len(examples)))
 
 
@@ -89,7 +93,9 @@ def test_padding_changes_nothing(vocabulary):
     model = build_model(tiny.TINY, vocabulary, 1).eval()
     one = [Example([5, 6, 0], [7, 8, 0])]
     other = Example([9] * 12 + [0], [10] * 9 + [0])
-    alone = reference_loss(student_logits(model, b := collate(one, tiny.PAD), "float32"), b)
+    alone = reference_loss(
+        student_logits(model, b := collate(one, tiny.PAD), "float32"), b
+    )
     both = collate([*one, other], tiny.PAD)
     logits = student_logits(model, both, "float32")
     only_first = Batch(

@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     print(report_speed(bench.speed(teacher, student, sources)))
     print(report_int8(bench.int8_cost(student, sources, references)))
     vocabulary = load_vocabulary(student)
-    examples = fixed_examples([p["en"] for p in train], [p["es"] for p in train], vocabulary)
+    examples = fixed_examples(
+        [p["en"] for p in train], [p["es"] for p in train], vocabulary
+    )
     for precision in dict.fromkeys(("float32", fastest_precision())):
         result = bench.throughput(
             student, STUDENT, examples, precision=precision, seconds=args.seconds
@@ -62,12 +64,15 @@ def report_speed(speed: dict) -> str:
     for name, row in speed.items():
         if isinstance(row, dict):
             lines.append(
-                f"{name:16s} p50 {row['p50_ms']:8.2f} ms   p95 {row['p95_ms']:8.2f} ms   "
+                f"{name:16s} p50 {row['p50_ms']:8.2f} ms   "
+                f"p95 {row['p95_ms']:8.2f} ms   "
                 f"load {row['load']:.1f}, {row['threads']} thread"
             )
     for precision in ("float32", "int8"):
         ratio = speed[f"ratio same engine {precision}"]
-        lines.append(f"teacher beam 4 / student greedy, CTranslate2 {precision}: {ratio:.1f}x")
+        lines.append(
+            f"teacher beam 4 / student greedy, CTranslate2 {precision}: {ratio:.1f}x"
+        )
     lines.append(f"teacher in generate / student int8: {speed['ratio newcomer']:.0f}x")
     return "\n".join(lines)
 

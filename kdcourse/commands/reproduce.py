@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     measurement = Measurement(pipeline)
     record = measurement.record() | measurement.timings()
     write_json(args.folder / "full.json", record)
-    print(f"The figures are in {args.folder / 'full.json'}; verdict: {record['verdict']}")
+    print(
+        f"The figures are in {args.folder / 'full.json'}; verdict: {record['verdict']}"
+    )
     if args.ship:
         ship(pipeline, record, Path(kdcourse.__file__).parent / "assets")
     return 0

@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return WRONG_INPUT
-    print(f"{len(references)} sentences")
-    print(score(hypotheses, references))
+    scores = score(hypotheses, references)
+    print(f"{len(references)} sentence{'s' * (len(references) != 1)}\n{scores}")
     return 0

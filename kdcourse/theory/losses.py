@@ -47,13 +47,15 @@ def cross_entropy(student_logits: torch.Tensor, labels: torch.Tensor) -> torch.T
 def top_k_divergence(student_logits: torch.Tensor, signal: TopKSignal) -> torch.Tensor:
     """Forward KL(Pr^t ‖ Pr^s) over the k kept entries and one bucket for the rest.
 
-    Σ_n [ Σ_{v ∈ top k} p_v (log p_v - log q_v) + r (log r - log(1 - Σ_{v ∈ top k} q_v)) ]
-    with p the teacher, q the student and r = 1 - Σ_{v ∈ top k} p_v, in nats. Merging
+    Σ_n [ Σ_{v ∈ top k} p_v (log p_v - log q_v) + r (log r - log s) ], in nats, with p
+    the teacher, q the student, r = 1 - Σ_{v ∈ top k} p_v and s likewise for q. Merging
     entries never raises a KL, so this is a lower bound of the full one; it reaches it
     at k = V and is zero only where the student agrees on every kept entry. The kept
     probabilities are not renormalised: that would teach the student to forget the rest.
     """
-    log_q = torch.log_softmax(student_logits.float(), dim=-1).gather(1, signal.indices.long())
+    log_q = torch.log_softmax(student_logits.float(), dim=-1).gather(
+        1, signal.indices.long()
+    )
     log_p = signal.log_probs.float()
     p, rest = log_p.exp(), signal.missing
     student_rest = (1.0 - log_q.exp().sum(dim=1)).clamp_min(TINY)
@@ -75,7 +77,9 @@ def word_level(
     2015; Kim & Rush 2016, eq. 7), from a top-k signal, with hard labels mixed in.
     """
     if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha is {alpha}: the share of the hard labels lies in 0..1.")
+        raise ValueError(
+            f"alpha is {alpha}: the share of the hard labels lies in 0..1."
+        )
     loss = (1.0 - alpha) * top_k_divergence(student_logits, signal)
     if alpha:
         loss = loss + alpha * cross_entropy(student_logits, labels)

@@ -14,16 +14,12 @@ from .corpus import PLACEHOLDER
 
 # A word with a capital or a digit after its first letter, or a capitalised word.
 NAME = re.compile(r"(?<![\w{])(?:[A-Z][\w'.+-]*\w|[a-z]+[A-Z0-9]\w*|[A-Z]\d*)(?![\w}])")
-ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kn pl qu sh sk st tr th".split()
+ONSETS = (
+    "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kn pl qu sh sk st tr th"
+).split()
 VOWELS = "a e i o u a e i o ai ea ee io oo ou y".split()
-CODAS = ["", "", "", "n", "r", "s", "l", "t", "x", "ck", "nd", "rt", "m", "ng", "sh", "z"]
+CODAS = ["", "", "", *"n r s l t x ck nd rt m ng sh z".split()]
 UNKNOWN = "日本語のテキスト中文房間приветстранаעבריתहिन्दी🔥💡🏠🚗🎉😀🌡🔋❄⚡"
-
-
-def shared_names(source: str, target: str) -> list[str]:
-    """Names in the source that stand word for word in the target, left to right."""
-    words = set(NAME.findall(target))
-    return list(dict.fromkeys(w for w in NAME.findall(source) if w in words))
 
 
 def name_spans(source: str, target: str) -> list[str]:
@@ -74,13 +70,22 @@ class Augmenter:
     def word(self, rng: random.Random) -> str:
         """One invented word, such as "Brontai"."""
         syllables = rng.choices((1, 2, 3), (2, 5, 3))[0]
-        parts = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables))
+        parts = (
+            rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS)
+            for _ in range(syllables)
+        )
         return "".join(parts).capitalize()
 
     def code(self, rng: random.Random) -> str:
         """One model number, such as "XR-204"."""
-        letters = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(1, 4)))
-        return letters + rng.choice(("", "-", "")) + str(rng.randint(1, 10 ** rng.randint(1, 4)))
+        letters = "".join(
+            rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(1, 4))
+        )
+        return (
+            letters
+            + rng.choice(("", "-", ""))
+            + str(rng.randint(1, 10 ** rng.randint(1, 4)))
+        )
 
     def name(self, rng: random.Random) -> str:
         """A made-up name of one to three words."""
@@ -93,10 +98,26 @@ class Augmenter:
             lambda: "".join(rng.choices(UNKNOWN, k=rng.randint(1, 4))),
         )
         count = rng.choices((1, 2, 3), (6, 3, 1))[0]
-        return " ".join(rng.choices(makers, (8, 6, 2, 3, 1, 1))[0]() for _ in range(count))
+        return " ".join(
+            rng.choices(makers, (8, 6, 2, 3, 1, 1))[0]() for _ in range(count)
+        )
 
     def identifier(self, rng: random.Random) -> str:
         """A made-up placeholder name, such as ``brontai_host``."""
-        common = ("name", "host", "id", "error", "device", "url", "count", "model", "entity", "value")
-        words = (self.word(rng).lower() if rng.random() < 0.4 else rng.choice(common) for _ in range(rng.choice((1, 2))))
+        common = (
+            "name",
+            "host",
+            "id",
+            "error",
+            "device",
+            "url",
+            "count",
+            "model",
+            "entity",
+            "value",
+        )
+        words = (
+            self.word(rng).lower() if rng.random() < 0.4 else rng.choice(common)
+            for _ in range(rng.choice((1, 2)))
+        )
         return "_".join(words)

@@ -48,7 +48,9 @@ def speed(teacher: Path, student: Path, sources: list[str]) -> dict:
     newcomer = open_translator(teacher, "torch", beam=4, threads=1)
     result["newcomer"] = asdict(latency(newcomer, few, repeats=1))
     for precision in ("float32", "int8"):
-        slow, fast = (result[f"{who} {precision}"]["p50_ms"] for who in ("teacher", "student"))
+        slow, fast = (
+            result[f"{who} {precision}"]["p50_ms"] for who in ("teacher", "student")
+        )
         result[f"ratio same engine {precision}"] = slow / fast
     fast = result["student int8"]["p50_ms"]
     result["ratio newcomer"] = result["newcomer"]["p50_ms"] / fast

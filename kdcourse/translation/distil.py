@@ -45,12 +45,14 @@ MAX_TOKENS = 200
 def with_invented_names(
     sources: list[str], references: list[str], copies: int, seed: int
 ) -> tuple[list[str], list[str]]:
-    """The corpus, then ``copies`` more of its rows that hold names, the names exchanged.
+    """The corpus, then ``copies`` more of its rows with names, the names exchanged.
 
     These are the sentences on which the student learns to copy what it never saw;
     the teacher translates them as it does all others.
     """
-    spans = [n for s, r in zip(sources, references, strict=True) for n in name_spans(s, r)]
+    spans = [
+        n for s, r in zip(sources, references, strict=True) for n in name_spans(s, r)
+    ]
     augment, rng = Augmenter(spans, 1.0), random.Random(seed)
     pairs = list(zip(sources, references, strict=True))
     made = dict(pairs)
@@ -66,17 +68,20 @@ def with_invented_names(
 
 @dataclass
 class StudentEpochs:
-    """Fixed targets, sources cut anew each epoch; the order comes from the epoch alone."""
+    """Fixed targets, sources cut anew each epoch, which depends on its number alone."""
 
     sources: list[str]
     targets: list[list[int]]
     sampler: SubwordSampler
 
     def __call__(self, epoch: int) -> list[Example]:
+        """The examples of an epoch, in the order of the rows."""
         rng = random.Random(f"student/{epoch}")
         return [
             Example(self.sampler.encode(source, rng), target, key)
-            for key, (source, target) in enumerate(zip(self.sources, self.targets, strict=True))
+            for key, (source, target) in enumerate(
+                zip(self.sources, self.targets, strict=True)
+            )
         ]
 
 
@@ -95,12 +100,13 @@ class SignalCache:
     def signal(self, batch: Batch) -> TopKSignal:
         """The teacher's answers to a batch, in the order of its real tokens."""
         spans = [
-            torch.arange(int(self.offsets[k]), int(self.offsets[k + 1])) for k in batch.keys
+            torch.arange(int(self.offsets[k]), int(self.offsets[k + 1]))
+            for k in batch.keys
         ]
         rows = torch.cat(spans)
         if len(rows) != batch.tokens:
             raise KdcourseError(
-                f"The cache holds {len(rows)} answers for {batch.tokens} target tokens.",
+                f"The cache has {len(rows)} answers for {batch.tokens} target tokens.",
                 wanted="signals cached from the very targets that are trained on",
                 todo="Call cache_signals() on these examples.",
             )
@@ -121,7 +127,7 @@ def cache_signals(
     batch_tokens: int = 2000,
     progress: Callable[[int], None] | None = None,
 ) -> SignalCache:
-    """Ask the teacher once, teacher-forced, about every target token; keep the k best."""
+    """Ask the teacher once, teacher-forced, about every token; keep the k best."""
     lengths = torch.tensor([0] + [len(e.target) for e in examples])
     offsets = lengths.cumsum(0)
     total = int(offsets[-1])
@@ -151,7 +157,9 @@ def encode_targets(
     """Target token ids, EOS last, cut so that one endless row cannot fill a batch."""
     eos = vocabulary.eos_token_id
     rows = vocabulary(targets)["input_ids"]
-    return [ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], eos] for ids in rows]
+    return [
+        ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], eos] for ids in rows
+    ]
 
 
 def distil(
@@ -176,7 +184,9 @@ def distil(
     """
     soft = method in ("word", "both")
     _check_request(method, sources, targets, recipe, soft, signals)
-    epochs = StudentEpochs(sources, encode_targets(targets, vocabulary), SubwordSampler(vocabulary))
+    epochs = StudentEpochs(
+        sources, encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
+    )
     trainer = Trainer(
         build_model(architecture, vocabulary, recipe.seed),
         recipe,

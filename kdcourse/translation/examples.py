@@ -39,6 +39,7 @@ class SampledEpochs:
         self.sampler = SubwordSampler(self.vocabulary)
 
     def __call__(self, epoch: int) -> list[Example]:
+        """The examples of an epoch."""
         rng = random.Random(f"{self.stream}/{epoch}")
         pool = [("", row) for row in self.rows]
         if self.related:
@@ -59,5 +60,7 @@ def fixed_examples(
     sources: list[str], targets: list[str], vocabulary: PreTrainedTokenizerFast
 ) -> list[Example]:
     """The tokenizer's best segmentation of each pair; ``key`` is the row's number."""
-    pairs = zip(vocabulary(sources)["input_ids"], vocabulary(targets)["input_ids"], strict=True)
+    pairs = zip(
+        vocabulary(sources)["input_ids"], vocabulary(targets)["input_ids"], strict=True
+    )
     return [Example(s, t, key) for key, (s, t) in enumerate(pairs)]

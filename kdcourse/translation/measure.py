@@ -78,7 +78,9 @@ class Measurement:
         return {
             "method": method,
             "seed": seed,
-            "parameters": count_parameters(load_model(self.run.folder / name / "model")),
+            "parameters": count_parameters(
+                load_model(self.run.folder / name / "model")
+            ),
             "curve": self.run.curve(name),
             "test": self.scores(name),
         }
@@ -122,7 +124,10 @@ class Measurement:
         taught = [s["test"]["chrf"] for s in students if s["method"] == "both"]
         return {
             "manifest": manifest(self.run),
-            "signatures": {"bleu": result.bleu_signature, "chrf": result.chrf_signature},
+            "signatures": {
+                "bleu": result.bleu_signature,
+                "chrf": result.chrf_signature,
+            },
             "teacher": {
                 "parameters": count_parameters(load_model(teacher)),
                 "beam": 4,

@@ -23,8 +23,14 @@ from tqdm.auto import tqdm
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
 from .corpus import Row, content_hash, load_corpus
-from .decoding import SearchTranslator, TorchTranslator
-from .distil import cache_signals, distil, encode_targets, with_invented_names
+from .decoding import SearchTranslator, TorchTranslator, model_folder
+from .distil import (
+    SignalCache,
+    cache_signals,
+    distil,
+    encode_targets,
+    with_invented_names,
+)
 from .evaluation import score
 from .examples import SampledEpochs, fixed_examples
 from .labelling import Labels, filter_labels, label_corpus
@@ -35,7 +41,9 @@ from .vocabulary import load_vocabulary, train_vocabulary
 
 def read_recipe(name: str) -> dict:
     """A recipe that ships with the package: ``teacher`` or ``student``."""
-    text = resources.files("kdcourse.recipes").joinpath(f"{name}.toml").read_text("utf-8")
+    text = (
+        resources.files("kdcourse.recipes").joinpath(f"{name}.toml").read_text("utf-8")
+    )
     return tomllib.loads(text)
 
 
@@ -68,13 +76,21 @@ class Pipeline:
 
     @cached_property
     def vocabulary(self) -> PreTrainedTokenizerFast:
-        """The joint vocabulary, trained on both sides of the training split."""
+        """The joint vocabulary: the shipped one, so that ids are what they were.
+
+        A recipe with ``shipped = false`` trains one, on both sides of the training
+        split; how the shipped one was made.
+        """
+        settings = self.teacher_recipe["vocabulary"]
         folder = self.folder / "vocabulary"
         if not (folder / "tokenizer.json").is_file():
-            pairs = zip(*self.sides("train"), strict=True)
-            size = self.teacher_recipe["vocabulary"]["size"]
-            trained = train_vocabulary((text for pair in pairs for text in pair), size)
-            trained.save_pretrained(folder)
+            if settings["shipped"]:
+                known = load_vocabulary(model_folder("teacher"))
+            else:
+                pairs = zip(*self.sides("train"), strict=True)
+                texts = (text for pair in pairs for text in pair)
+                known = train_vocabulary(texts, settings["size"])
+            known.save_pretrained(folder)
         return load_vocabulary(folder)
 
     @cached_property
@@ -91,7 +107,9 @@ class Pipeline:
         """Train the teacher, or go on with it; returns its model folder."""
         out = self.folder / "teacher"
         if not (out / "model" / "config.json").is_file():
-            rows = [Row(s, t, "", "") for s, t in zip(*self.sides("train"), strict=True)]
+            rows = [
+                Row(s, t, "", "") for s, t in zip(*self.sides("train"), strict=True)
+            ]
             recipe = Recipe(**self.teacher_recipe["training"])
             architecture = Architecture(**self.teacher_recipe["architecture"])
             with token_bar("teacher", recipe.budget_tokens) as bar:
@@ -139,7 +157,7 @@ class Pipeline:
             if method in ("sequence", "both"):
                 targets, _ = self.distilled_targets()
             soft = method in ("word", "both")
-            signals = self.signals(sources, targets) if soft else None
+            signals = self.cached_signals(method, sources, targets) if soft else None
             recipe = Recipe(**self.student_recipe["training"], seed=seed)
             with token_bar(f"{method}, seed {seed}", recipe.budget_tokens) as bar:
                 model, _ = distil(
@@ -158,7 +176,17 @@ class Pipeline:
             save_model(model, self.vocabulary, out / "model")
         return out / "model"
 
-    def signals(self, sources: list[str], targets: list[str]):
+    def cached_signals(self, method: str, sources, targets) -> SignalCache:
+        """The signals of a method's targets, from disk once they were made."""
+        path = self.folder / "signals" / f"{method}.pt"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.part")
+            torch.save(vars(self.signals(sources, targets)), partial)
+            os.replace(partial, path)
+        return SignalCache(**torch.load(path, weights_only=True))
+
+    def signals(self, sources: list[str], targets: list[str]) -> SignalCache:
         """The teacher's k best answers for each token of these targets."""
         examples = [
             Example(s, t)
@@ -209,5 +237,7 @@ class LiveTranslator(TorchTranslator):
 def token_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar in target tokens; calls of its function add to it."""
     quiet = os.environ.get("KDCOURSE_QUIET") == "1"
-    with tqdm(total=total, desc=title, unit="token", unit_scale=True, disable=quiet) as bar:
+    with tqdm(
+        total=total, desc=title, unit="token", unit_scale=True, disable=quiet
+    ) as bar:
         yield bar.update

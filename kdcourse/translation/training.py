@@ -44,7 +44,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Example:
-    """One training pair as token ids, both ending with EOS; ``key`` finds its signal."""
+    """One pair as token ids, both ending with EOS; ``key`` finds its signals."""
 
     source: list[int]
     target: list[int]
@@ -125,7 +125,9 @@ def student_logits(model: MarianMTModel, batch: Batch, precision: str) -> torch.
     """Teacher-forced logits (B, L, V) in float32."""
     low = precision == "bfloat16"
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        inputs = batch.labels.masked_fill(batch.labels == IGNORE, model.config.pad_token_id)
+        inputs = batch.labels.masked_fill(
+            batch.labels == IGNORE, model.config.pad_token_id
+        )
         start = inputs.new_full((len(inputs), 1), model.config.decoder_start_token_id)
         logits = model(
             input_ids=batch.input_ids,
@@ -136,7 +138,9 @@ def student_logits(model: MarianMTModel, batch: Batch, precision: str) -> torch.
     return logits.float()
 
 
-def real_tokens(logits: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def real_tokens(
+    logits: torch.Tensor, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N, V) and labels (N,) of the N real tokens, row by row of the batch."""
     real = batch.labels != IGNORE
     if real.all():  # nothing to leave out: avoid the copy
@@ -179,11 +183,17 @@ class Trainer:
         self.validate, self.validate_every = validate, validate_every
         self.save_seconds, self.report = save_seconds, report
         self.progress = progress
-        self.precision = fastest_precision() if recipe.precision == "auto" else recipe.precision
+        self.precision = (
+            fastest_precision() if recipe.precision == "auto" else recipe.precision
+        )
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.weights, lr=recipe.peak_learning_rate, betas=(0.9, 0.98), eps=1e-9,
-            weight_decay=recipe.weight_decay, fused=True,
+            self.weights,
+            lr=recipe.peak_learning_rate,
+            betas=(0.9, 0.98),
+            eps=1e-9,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         )
         self.average = [p.detach().clone() for p in self.weights]
         self.state = {"step": 0, "tokens": 0, "epoch": 0, "batch": 0, "validated": 0}
@@ -259,7 +269,10 @@ class Trainer:
 
     def _update_average(self) -> None:
         # A young average follows quickly; an old one remembers 1 / (1 - decay) steps.
-        decay = min(self.recipe.average_decay, (1 + self.state["step"]) / (10 + self.state["step"]))
+        decay = min(
+            self.recipe.average_decay,
+            (1 + self.state["step"]) / (10 + self.state["step"]),
+        )
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.weights, 1 - decay)
 
@@ -272,7 +285,9 @@ class Trainer:
 
     def _validate(self) -> None:
         state = self.state
-        row = {k: state[k] for k in ("step", "tokens", "epoch")} | {"seconds": round(state["seconds"])}
+        row = {k: state[k] for k in ("step", "tokens", "epoch")} | {
+            "seconds": round(state["seconds"])
+        }
         row["loss"] = state["loss_sum"] / max(1, state["loss_tokens"])
         state |= {"loss_sum": 0.0, "loss_tokens": 0, "validated": state["tokens"]}
         if self.validate:
@@ -290,18 +305,27 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path, partial = self.folder / "checkpoint.pt", self.folder / "checkpoint.pt.part"
+        path, partial = (
+            self.folder / "checkpoint.pt",
+            self.folder / "checkpoint.pt.part",
+        )
         torch.save(
             {
-                "weights": [w.detach() for w in self.weights], "average": self.average,
-                "optimizer": self.optimizer.state_dict(), "state": self.state,
-                "history": self.history, "rng": torch.get_rng_state(),
-                "recipe": asdict(self.recipe), "precision": self.precision,
+                "weights": [w.detach() for w in self.weights],
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "state": self.state,
+                "history": self.history,
+                "rng": torch.get_rng_state(),
+                "recipe": asdict(self.recipe),
+                "precision": self.precision,
             },
             partial,
         )
         os.replace(partial, path)
-        (self.folder / "history.json").write_text(json.dumps(self.history, indent=1) + "\n")
+        (self.folder / "history.json").write_text(
+            json.dumps(self.history, indent=1) + "\n"
+        )
 
     def resume(self) -> bool:
         """Continue from the checkpoint in ``folder``, where there is one."""
@@ -327,13 +351,20 @@ class Trainer:
 
 
 def validation_loss(
-    model: MarianMTModel, examples: list[Example], precision: str = "float32", batch_tokens: int = 2000
+    model: MarianMTModel,
+    examples: list[Example],
+    precision: str = "float32",
+    batch_tokens: int = 2000,
 ) -> float:
     """Mean negative log-probability of a real reference token, in nats."""
     total, tokens = 0.0, 0
     model.eval()
     with torch.inference_mode():
-        for batch in token_batches(examples, batch_tokens, model.config.pad_token_id, random.Random(0)):
-            total += float(reference_loss(student_logits(model, batch, precision), batch))
+        for batch in token_batches(
+            examples, batch_tokens, model.config.pad_token_id, random.Random(0)
+        ):
+            total += float(
+                reference_loss(student_logits(model, batch, precision), batch)
+            )
             tokens += batch.tokens
     return total / tokens if tokens else math.nan

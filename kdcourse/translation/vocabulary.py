@@ -36,7 +36,9 @@ def train_vocabulary(
     """Train the joint Unigram vocabulary of ``size`` entries, the pad included.
 
     ``tags`` are further special tokens (a target language, say); ``alphabet``
-    holds characters that must not become ``<unk>`` even where they are rare.
+    holds characters that must not become ``<unk>`` even where they are rare. The
+    trainer adds up in no fixed order, so the scores of a few pieces, and the ids of
+    near equals, differ from run to run: a vocabulary is kept with its models.
     """
     learner = Tokenizer(models.Unigram())
     learner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE)
@@ -49,11 +51,12 @@ def train_vocabulary(
     )
     learner.train_from_iterator(texts, trainer)
     pieces = json.loads(learner.to_str())["model"]["vocab"]
-    pieces.append([PAD, 0.0])
-    return assemble([(piece, score) for piece, score in pieces], tags)
+    return assemble([*((p, score) for p, score in pieces), (PAD, 0.0)], tags)
 
 
-def assemble(pieces: list[tuple[str, float]], tags: tuple[str, ...]) -> PreTrainedTokenizerFast:
+def assemble(
+    pieces: list[tuple[str, float]], tags: tuple[str, ...]
+) -> PreTrainedTokenizerFast:
     """Wrap the scored pieces into the tokenizer that every runtime reads."""
     core = Tokenizer(models.Unigram(pieces, unk_id=UNK_ID))
     core.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE)
@@ -91,12 +94,16 @@ class SubwordSampler:
     among the ``nbest``. Words are independent, so each word's list is kept.
     """
 
-    def __init__(self, vocabulary: PreTrainedTokenizerFast, alpha: float = 0.5, nbest: int = 16):
+    def __init__(
+        self, vocabulary: PreTrainedTokenizerFast, alpha: float = 0.5, nbest: int = 16
+    ):
         state = json.loads(vocabulary.backend_tokenizer.to_str())
         special = {token["content"] for token in state["added_tokens"]}
         scored = enumerate(state["model"]["vocab"])
         self.pieces = {p: (i, s) for i, (p, s) in scored if p not in special}
-        self.specials = {token["content"]: token["id"] for token in state["added_tokens"]}
+        self.specials = {
+            token["content"]: token["id"] for token in state["added_tokens"]
+        }
         self.longest = max(map(len, self.pieces))
         self.unknown = min(score for _, score in self.pieces.values()) - 10.0
         self.alpha, self.nbest = alpha, nbest

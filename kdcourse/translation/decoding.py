@@ -1,0 +1,448 @@
+"""Translate lines with a trained model, through PyTorch or through CTranslate2.
+
+Both engines stand behind one small interface, ``translate(list[str]) -> list[str]``,
+and search in the same way, so that in float32 they give the same translations and a
+difference in speed is a difference in speed only. What they share:
+
+* score of a hypothesis y of n tokens, EOS included:  log Pr(y | x) / n;
+* a beam stops once it has finished as many hypotheses as it is wide;
+* at most ``2 · n + 20`` output tokens, n the source tokens rounded up to a multiple
+  of 16: the limit depends on the line alone, never on its neighbours in a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from ..errors import KdcourseError
+from .corpus import normalise
+from .sources import cache_folder, file_hash, writing
+from .vocabulary import EOS_ID, SPACE, UNK_ID, load_vocabulary
+
+SHIPPED = ("teacher", "student", "untaught")
+ENGINES = ("ctranslate2", "torch")
+COMPUTE_TYPES = ("float32", "int8")
+MAX_SOURCE_TOKENS = 150  # longer than any training string; what is longer is split
+BUCKET = 16
+BATCH_TOKENS = 2048  # source tokens, pads included, searched at once
+LENGTH_PENALTY = 1.0
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+# Never part of a normalised string, so a typed "</s>" cannot meet it.
+UNTYPABLE = "\n"
+SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]]*$")
+
+
+@runtime_checkable
+class Translator(Protocol):
+    """Anything that translates: as many lines out as went in, in the same order."""
+
+    def translate(self, texts: list[str]) -> list[str]:
+        """One translation for each text; an empty line for an empty line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A piece of a line, ready for the model: ids with EOS, and its unknown runs."""
+
+    ids: tuple[int, ...]
+    unknowns: tuple[str, ...]
+
+    @property
+    def limit(self) -> int:
+        """The most tokens its translation may have, EOS included."""
+        return 2 * (-(-len(self.ids) // BUCKET) * BUCKET) + 20
+
+
+class Encoder:
+    """Text to ids and back, treating whatever a user typed as text.
+
+    In the vocabulary of a Unigram model ``</s>`` is an ordinary piece as well, so
+    a typed "</s>" would end the sentence, even with ``split_special_tokens``. This
+    copy of the tokenizer knows its special tokens by names that nobody can type.
+    """
+
+    def __init__(self, vocabulary: PreTrainedTokenizerFast):
+        state = json.loads(vocabulary.backend_tokenizer.to_str())
+        pieces = state["model"]["vocab"]
+        self.pieces = [piece for piece, _ in pieces]
+        self.specials = {token["id"] for token in state["added_tokens"]} - {UNK_ID}
+        for index in (*self.specials, UNK_ID):
+            pieces[index][0] = f"{UNTYPABLE}{index}"
+        state["added_tokens"], state["post_processor"] = [], None
+        self.core = Tokenizer.from_str(json.dumps(state))
+
+    def encode(self, text: str) -> Source:
+        """The ids of a normalised text, EOS last, and its unknown runs."""
+        coded = self.core.encode(text, add_special_tokens=False)
+        spans = zip(coded.ids, coded.offsets, strict=True)
+        unknowns = tuple(text[a:b] for index, (a, b) in spans if index == UNK_ID)
+        return Source((*coded.ids, EOS_ID), unknowns)
+
+    def lengths(self, words: list[str]) -> list[int]:
+        """How many tokens each word takes; a text takes the sum over its words."""
+        coded = self.core.encode_batch(words, add_special_tokens=False)
+        return [len(one.ids) for one in coded]
+
+    def halves(self, word: str, limit: int) -> list[str]:
+        """A word cut into parts of at most ``limit`` tokens, between its characters."""
+        ends = [end for _, end in self.core.encode(word).offsets]
+        if len(ends) <= limit:
+            return [word]
+        # A part may be segmented anew and grow by a token or two, hence the margin.
+        cuts = sorted({0, len(word), *ends[limit - 4 :: limit - 4]})
+        return [word[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+
+    def sayable(self, source: Source) -> bool:
+        """Whether the vocabulary knows any of its characters."""
+        return any(
+            index != UNK_ID and self.pieces[index] != SPACE for index in source.ids[:-1]
+        )
+
+    def decode(self, ids: list[int], unknowns: tuple[str, ...]) -> str:
+        """Ids to text; the k-th <unk> becomes the k-th unknown run of the source.
+
+        Luong et al. 2015, "Addressing the rare word problem in neural machine
+        translation", with the positions left to the order of the unknowns.
+        """
+        runs, parts = iter(unknowns), []
+        for index in ids:
+            if index == UNK_ID:
+                parts.append(next(runs, ""))
+            elif index not in self.specials:
+                parts.append(self.pieces[index].replace(SPACE, " "))
+        return normalise("".join(parts))
+
+
+def split_long(text: str, encoder: Encoder, limit: int) -> list[tuple[str, str]]:
+    """A text as (separator before it, piece) pairs of at most ``limit`` tokens.
+
+    Cut at the last sentence end that fits, else at the last space, else inside the
+    word; the separators and pieces put together are the text again.
+    """
+    words: list[tuple[str, str]] = []
+    whole = text.split(" ")
+    for word, length in zip(whole, encoder.lengths(whole), strict=True):
+        parts = [word] if length <= limit else encoder.halves(word, limit)
+        words += [(" " if i == 0 else "", part) for i, part in enumerate(parts)]
+    lengths = encoder.lengths([word for _, word in words])
+    pieces, start = [], 0
+    while start < len(words):
+        end, total = start, 0
+        while end < len(words) and (end == start or total + lengths[end] <= limit):
+            total += lengths[end]
+            end += 1
+        if end < len(words):
+            ends = range(end, start, -1)
+            end = next((i for i in ends if SENTENCE_END.search(words[i - 1][1])), end)
+        piece = "".join(gap + word for gap, word in words[start:end])
+        gap = words[start][0]
+        pieces.append((gap if pieces else "", piece.removeprefix(gap)))
+        start = end
+    return pieces
+
+
+class SearchTranslator:
+    """What both engines share: the texts' way to ids and back, and the batches."""
+
+    def __init__(self, vocabulary: PreTrainedTokenizerFast, beam: int, threads: int):
+        self.vocabulary, self.beam, self.threads = vocabulary, beam, threads
+        self.encoder = Encoder(vocabulary)
+
+    def search(self, batch: list[Source]) -> list[list[int]]:
+        """The ids of each source's best hypothesis; all sources share one limit."""
+        raise NotImplementedError
+
+    def translate(self, texts: list[str]) -> list[str]:
+        """One translation a text, in order; an empty line for an empty line.
+
+        What the model cannot say comes back as it went in (white space normalised):
+        a text without a known character, or one whose best hypothesis is empty.
+        """
+        _check_texts(texts)
+        lines = [self._split(normalise(text)) for text in texts]
+        pieces = {piece for line in lines for _, piece in line}
+        sources = {piece: self.encoder.encode(piece) for piece in pieces}
+        sayable = {p: s for p, s in sources.items() if self.encoder.sayable(s)}
+        said = {piece: piece for piece in pieces}
+        for group in batches(sayable):
+            results = self.search([sayable[piece] for piece in group])
+            for piece, ids in zip(group, results, strict=True):
+                text = self.encoder.decode(ids, sayable[piece].unknowns)
+                said[piece] = text or piece
+        return [normalise("".join(g + said[p] for g, p in line)) for line in lines]
+
+    def _split(self, text: str) -> list[tuple[str, str]]:
+        if len(text) < MAX_SOURCE_TOKENS:  # a token holds at least one character
+            return [("", text)]
+        return split_long(text, self.encoder, MAX_SOURCE_TOKENS)
+
+
+def _check_texts(texts: list[str]) -> None:
+    wrong = [type(text).__name__ for text in texts if not isinstance(text, str)]
+    if isinstance(texts, str) or wrong:
+        given = f"a list with a {wrong[0]}" if wrong else "one string"
+        raise KdcourseError(
+            f"Asked to translate {given}.",
+            wanted="a list of strings, one a line",
+            todo='Write translate(["Turn on the light"]).',
+        )
+
+
+def batches(sources: dict[str, Source]) -> Iterator[list[str]]:
+    """Pieces of one length limit at a time, shortest first, within BATCH_TOKENS.
+
+    Sorted by length and then by text, so that the batches of a set of lines are
+    the same in whatever order they come.
+    """
+    group: list[str] = []
+    for piece in sorted(sources, key=lambda p: (len(sources[p].ids), p)):
+        one = sources[piece]
+        full = len(one.ids) * (len(group) + 1) > BATCH_TOKENS
+        if group and (full or one.limit != sources[group[0]].limit):
+            yield group
+            group = []
+        group.append(piece)
+    if group:
+        yield group
+
+
+class TorchTranslator(SearchTranslator):
+    """transformers' own ``generate``, as a newcomer would run it, in float32."""
+
+    def __init__(self, folder: str | Path, beam: int = 1, threads: int = 1):
+        from .models import load_model
+
+        folder = check_model(folder)
+        super().__init__(load_vocabulary(folder), beam, threads)
+        with reading(folder):
+            self.model = load_model(folder)
+
+    def search(self, batch: list[Source]) -> list[list[int]]:
+        """See :meth:`SearchTranslator.search`."""
+        pad = self.model.config.pad_token_id
+        width = max(len(one.ids) for one in batch)
+        rows = [[*one.ids, *[pad] * (width - len(one.ids))] for one in batch]
+        inputs = torch.tensor(rows)
+        with torch_threads_kept(), torch.inference_mode():
+            torch.set_num_threads(self.threads)
+            output = self.model.generate(
+                inputs,
+                attention_mask=(inputs != pad).long(),
+                **self._options(batch[0].limit),
+            )
+        return [_to_eos(row[1:]) for row in output.tolist()]
+
+    def _options(self, limit: int) -> dict:
+        options = {
+            "num_beams": self.beam,
+            "do_sample": False,
+            "max_new_tokens": limit,
+            "max_length": None,
+            # CTranslate2 lets a hypothesis end without EOS at the limit; so does this.
+            "forced_eos_token_id": None,
+        }
+        if self.beam > 1:
+            # Stop at ``beam`` finished hypotheses, which is CTranslate2's patience = 1.
+            options |= {"length_penalty": LENGTH_PENALTY, "early_stopping": True}
+        return options
+
+
+def _to_eos(ids: list[int]) -> list[int]:
+    """The ids up to and including the first EOS; pads follow it in a batch."""
+    return ids[: ids.index(EOS_ID) + 1] if EOS_ID in ids else ids
+
+
+class CTranslate2Translator(SearchTranslator):
+    """The same model in CTranslate2's optimised C++ runtime, float32 or int8."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        beam: int = 1,
+        threads: int = 1,
+        compute_type: str = "float32",
+        cache: str | Path | None = None,
+    ):
+        import ctranslate2
+
+        folder = check_model(folder)
+        super().__init__(load_vocabulary(folder), beam, threads)
+        self.folder = converted_model(folder, compute_type, cache)
+        self.compute_type = compute_type
+        with torch_threads_kept():  # both share OpenMP, where this sets the number
+            self.engine = ctranslate2.Translator(
+                str(self.folder),
+                device="cpu",
+                compute_type=compute_type,
+                inter_threads=1,
+                intra_threads=threads,
+            )
+        self.ids = {piece: i for i, piece in enumerate(self.encoder.pieces)}
+
+    def search(self, batch: list[Source]) -> list[list[int]]:
+        """See :meth:`SearchTranslator.search`."""
+        pieces = self.encoder.pieces
+        results = self.engine.translate_batch(
+            [[pieces[i] for i in one.ids] for one in batch],
+            beam_size=self.beam,
+            max_batch_size=0,  # the batch is already one of equal limits
+            max_decoding_length=batch[0].limit,
+            max_input_length=0,
+            # The default of 1 would renormalise the first step without EOS.
+            min_decoding_length=0,
+            # With the end token kept, n in log Pr / n counts EOS, as transformers does.
+            return_end_token=True,
+            length_penalty=LENGTH_PENALTY,
+            patience=1,
+        )
+        return [[self.ids[token] for token in r.hypotheses[0]] for r in results]
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Leave torch's number of threads as it was found."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Read a model: no bar of its own, and an error that says what to do."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise KdcourseError(
+            f"The model in {folder} cannot be read: {error}",
+            wanted="a MarianMTModel folder as save_model() writes it, whole",
+            todo="Save the model again, or copy the folder again.",
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def check_model(folder: str | Path) -> Path:
+    """The folder, once it is known to hold a model and its vocabulary."""
+    folder = Path(folder)
+    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if missing:
+        given = f"No model in {folder}: {', '.join(missing)} not found."
+    elif '"marian"' not in (folder / "config.json").read_text(encoding="utf-8"):
+        given = f"The model in {folder} is not a Marian model."
+    else:
+        return folder
+    raise KdcourseError(
+        given,
+        wanted="teacher, student, untaught, or a folder written by save_model()",
+        todo="Check the spelling of --model, or train one first.",
+    )
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder of a shipped model's name, or the folder itself."""
+    if str(model) in SHIPPED:
+        return Path(__file__).parents[1] / "assets" / "models" / str(model)
+    return Path(model)
+
+
+def model_hash(folder: str | Path) -> str:
+    """SHA-256 over configuration, weights and vocabulary, in hex."""
+    folder = check_model(folder)
+    parts = "".join(file_hash(folder / name) for name in MODEL_FILES)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def converted_model(
+    folder: str | Path, compute_type: str, cache: str | Path | None = None
+) -> Path:
+    """The CTranslate2 form of a model, converted once and kept in the cache.
+
+    Kept under the model's hash and precision: a retrained model is converted anew.
+    Written beside its place and renamed, so a half-written one is never found.
+    """
+    import ctranslate2
+
+    home = cache_folder(cache) / "ctranslate2"
+    name = f"{model_hash(folder)[:16]}-{compute_type}-{ctranslate2.__version__}"
+    place = home / name
+    if (place / "model.bin").is_file():
+        return place
+    with writing(home) as partial:
+        _convert(folder, partial / name, compute_type)
+        try:
+            os.replace(partial / name, place)
+        except OSError:
+            if not (place / "model.bin").is_file():  # else another process was first
+                raise
+    return place
+
+
+def _convert(folder: str | Path, output: Path, compute_type: str) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    with reading(Path(folder)):
+        converter = TransformersConverter(str(folder))
+        converter.convert(str(output), quantization=compute_type)
+
+
+def open_translator(
+    model: str | Path = "student",
+    engine: str = "ctranslate2",
+    beam: int = 1,
+    threads: int = 1,
+    compute_type: str = "float32",
+) -> SearchTranslator:
+    """A translator of a shipped model (teacher, student, untaught) or of a folder.
+
+    ``beam`` 1 is greedy search. ``compute_type`` is float32, or int8, which only the
+    engine ctranslate2 has: an eighth to a quarter of the size, and faster.
+    """
+    if engine not in ENGINES:
+        raise _unknown("engine", engine, ENGINES, "--engine")
+    if compute_type not in COMPUTE_TYPES:
+        raise _unknown("compute type", compute_type, COMPUTE_TYPES, "--compute-type")
+    if engine == "torch" and compute_type != "float32":
+        raise KdcourseError(
+            f"The engine torch was asked for {compute_type}.",
+            wanted="float32 with the engine torch; int8 needs the engine ctranslate2",
+            todo="Leave out --compute-type, or choose --engine ctranslate2.",
+        )
+    for name, value in (("beam", beam), ("threads", threads)):
+        if not isinstance(value, int) or value < 1:
+            raise KdcourseError(
+                f"The {name} is {value!r}.", wanted="a whole number from 1 up",
+                todo=f"Give --{name} 1 or more; a beam of 1 is greedy search.",
+            )
+    folder = model_folder(model)
+    if engine == "torch":
+        return TorchTranslator(folder, beam, threads)
+    return CTranslate2Translator(folder, beam, threads, compute_type)
+
+
+def _unknown(what: str, given: str, known: tuple, option: str) -> KdcourseError:
+    return KdcourseError(
+        f"Unknown {what} {given!r}.",
+        wanted=f"one of {', '.join(known)}",
+        todo=f"Check {option}, or leave it out.",
+    )

@@ -1,0 +1,307 @@
+"""Let the teacher translate the training sources: the sequence-level labels.
+
+Labels are found by a hash of their source, never by position, so that no shuffle,
+filter or merge of the sources can misalign them. They are made and stored in shards;
+a run that was killed at any moment and started again ends with the very same bytes.
+
+On disk, a folder of ``manifest.json`` and ``shard-00000.jsonl.gz`` …, each line of a
+shard ``{"key": first 16 hex digits of SHA-256(normalised source), "target": …}``.
+The sources themselves are not stored: whoever has the corpus can find its labels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ctranslate2
+from tqdm import tqdm
+
+from ..errors import KdcourseError
+from .corpus import LENGTH_RATIO_FROM, MAX_LENGTH_RATIO, normalise, placeholders
+from .decoding import Translator, model_hash, open_translator
+
+FORMAT = 1  # raise it whenever the same teacher would give other labels or files
+KEY_DIGITS = 16
+CHUNK = 250  # sources translated between two steps of the progress bar
+EXAMPLES = 3  # shown in an error
+# A phrase of up to four words, or of a few characters, again and again in a row.
+WORD_LOOP = re.compile(r"(?<!\S)(\S+(?: \S+){0,3}?)(?: \1){2,}(?!\S)")
+LETTER_LOOP = re.compile(r"([^\W\d_]{1,6}?)\1{4,}")
+
+
+def source_key(source: str) -> str:
+    """The key of a source: the first 16 hex digits of SHA-256 of its normal form."""
+    return hashlib.sha256(normalise(source).encode()).hexdigest()[:KEY_DIGITS]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A teacher's translations, found by their source: ``labels["Turn on"]``."""
+
+    manifest: dict
+    targets: dict[str, str]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Labels:
+        """Read a finished folder of labels and verify each shard's SHA-256.
+
+        Raises:
+            KdcourseError: there are none, they are not finished, or were altered.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest is None or not manifest["complete"]:
+            state = "No labels" if manifest is None else "Unfinished labels"
+            raise KdcourseError(
+                f"{state} in {folder}.",
+                wanted="a folder that label_corpus() has filled to the end",
+                todo="Run label_corpus() on it: it goes on where it stopped.",
+            )
+        targets: dict[str, str] = {}
+        for name, digest in manifest["shards"].items():
+            if not is_intact(folder / name, digest):
+                raise KdcourseError(
+                    f"{folder / name} is missing or is not what the manifest says.",
+                    wanted=f"a file with SHA-256 {digest}",
+                    todo="Run label_corpus() again: it makes this shard anew.",
+                )
+            with gzip.open(folder / name, "rt", encoding="utf-8") as lines:
+                rows = map(json.loads, lines)
+                targets.update((row["key"], row["target"]) for row in rows)
+        return cls(manifest, targets)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __contains__(self, source: str) -> bool:
+        return source_key(source) in self.targets
+
+    def __getitem__(self, source: str) -> str:
+        """The teacher's translation of a source.
+
+        Raises:
+            KdcourseError: this source was not labelled.
+        """
+        target = self.targets.get(source_key(source))
+        if target is None:
+            raise unlabelled([source])
+        return target
+
+    def check(self, sources: Iterable[str]) -> None:
+        """Nothing, where each source has a label; else an error that counts them."""
+        missing = [source for source in sources if source not in self]
+        if missing:
+            raise unlabelled(missing)
+
+
+def unlabelled(missing: list[str]) -> KdcourseError:
+    """The error for sources that have no label, with the first few of them."""
+    shown = ", ".join(repr(source) for source in missing[:EXAMPLES])
+    more = ", …" if len(missing) > EXAMPLES else ""
+    return KdcourseError(
+        f"{len(missing)} source{'s' * (len(missing) != 1)} without a label: "
+        f"{shown}{more}.",
+        wanted="labels made from these very sources (white space may differ)",
+        todo="Label them with label_corpus(), or leave them out.",
+    )
+
+
+def label_corpus(
+    sources: Iterable[str],
+    teacher_folder: str | Path,
+    out_folder: str | Path,
+    *,
+    beam: int = 4,
+    compute_type: str = "int8",
+    shard_size: int = 2000,
+    threads: int = 1,
+) -> Labels:
+    """Translate every distinct source with the teacher, through CTranslate2.
+
+    Sequence-level distillation (Kim & Rush 2016) trains the student on these. The
+    sources are sorted by key before they are cut into shards of ``shard_size``, so
+    their order and their repetitions never matter. A folder that is not finished is
+    gone on with; a bar on standard error shows the progress.
+
+    Raises:
+        KdcourseError: no source, an empty one, or a folder that holds the labels of
+            another teacher, search or set of sources.
+    """
+    texts = keyed(sources)
+    keys = sorted(texts)
+    starts = range(0, len(keys), shard_size)
+    shards = {
+        f"shard-{number:05d}.jsonl.gz": keys[start : start + shard_size]
+        for number, start in enumerate(starts)
+    }
+    folder = Path(out_folder)
+    manifest = {
+        "format": FORMAT,
+        "teacher": model_hash(teacher_folder),
+        "beam": beam,
+        "compute_type": compute_type,
+        "ctranslate2": ctranslate2.__version__,
+        "sources": hashlib.sha256("".join(keys).encode()).hexdigest(),
+        "count": len(keys),
+        "shard_size": shard_size,
+    }
+    manifest |= {"complete": False, "shards": begun(folder, manifest)}
+    todo = {n: k for n, k in shards.items() if n not in manifest["shards"]}
+    translator = None
+    with tqdm(total=len(keys), desc="Labelling", unit=" sources", disable=None) as bar:
+        bar.update(len(keys) - sum(map(len, todo.values())))
+        for name, part in todo.items():
+            translator = translator or open_translator(
+                teacher_folder, "ctranslate2", beam, threads, compute_type
+            )
+            data = pack(part, translated([texts[key] for key in part], translator, bar))
+            write_whole(folder / name, data)
+            manifest["shards"][name] = hashlib.sha256(data).hexdigest()
+            write_manifest(folder, manifest)
+    manifest["shards"] = dict(sorted(manifest["shards"].items()))
+    write_manifest(folder, manifest | {"complete": True})
+    return Labels.load(folder)
+
+
+def keyed(sources: Iterable[str]) -> dict[str, str]:
+    """Distinct normalised sources by their keys."""
+    texts = [normalise(source) for source in sources]
+    if not texts or not all(texts):
+        raise KdcourseError(
+            f"Source number {texts.index('') + 1} is empty." if texts else "No source.",
+            wanted="the training sources, each with some text",
+            todo="Pass the sources of load_corpus(…)['train']; they are never empty.",
+        )
+    return {source_key(text): text for text in texts}
+
+
+def translated(texts: list[str], translator: Translator, bar: tqdm) -> Iterator[str]:
+    """The translations of one shard, moving the bar along."""
+    for start in range(0, len(texts), CHUNK):
+        chunk = texts[start : start + CHUNK]
+        yield from translator.translate(chunk)
+        bar.update(len(chunk))
+
+
+def begun(folder: Path, wanted: dict) -> dict[str, str]:
+    """The intact shards (name: SHA-256) that an earlier run left in this folder."""
+    found = read_manifest(folder)
+    if found is None:
+        return {}
+    other = [name for name in wanted if found.get(name) != wanted[name]]
+    if other:
+        values = ", ".join(f"{n} {found.get(n)!r} for {wanted[n]!r}" for n in other)
+        raise KdcourseError(
+            f"{folder} holds other labels than asked for: {values}.",
+            wanted="an empty folder, or one begun with the same teacher and sources",
+            todo="Name another folder, or delete this one if it is not needed.",
+        )
+    return {n: h for n, h in found["shards"].items() if is_intact(folder / n, h)}
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The manifest of a folder, or None where it has none."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return manifest | {n: manifest[n] for n in ("complete", "shards")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise KdcourseError(
+            f"{path} is not a manifest of labels: {error!r}.",
+            wanted="the file as label_corpus() writes it",
+            todo="Delete the folder, or name another one.",
+        ) from error
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """Write the manifest whole or not at all."""
+    text = json.dumps(manifest, indent=1) + "\n"
+    write_whole(folder / "manifest.json", text.encode())
+
+
+def pack(keys: list[str], targets: Iterable[str]) -> bytes:
+    """One shard: JSON lines, compressed, the same bytes at any time of day."""
+    lines = (
+        json.dumps({"key": key, "target": target}, ensure_ascii=False) + "\n"
+        for key, target in zip(keys, targets, strict=True)
+    )
+    return gzip.compress("".join(lines).encode(), mtime=0)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write beside the place, then rename: a reader finds all of it or nothing.
+
+    The name of the partial file is fixed, so that the next run overwrites and renames
+    what a killed one left: nothing stays behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name without bytes
+        os.replace(partial, path)
+    except OSError as error:
+        raise KdcourseError(
+            f"{path} cannot be written: {error.strerror}.",
+            wanted="a folder with room and the right to write",
+            todo="Name another folder, or free some space.",
+        ) from error
+
+
+def is_intact(path: Path, digest: str) -> bool:
+    """Whether a file is there and has this SHA-256."""
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+
+
+# --- Filtering -------------------------------------------------------------------
+
+
+def fault(source: str, target: str) -> str | None:
+    """What is wrong with a translation as training text, or None where it is sound.
+
+    * empty: nothing was said;
+    * looping: a phrase three times in a row, or letters five times, which the source
+      does not have;
+    * overlong: more than 40 characters and three times its source;
+    * placeholders: those such as ``{host}`` are not exactly the source's.
+    """
+    if not target:
+        return "empty"
+    loops = (WORD_LOOP, LETTER_LOOP)
+    if any(loop.search(target) and not loop.search(source) for loop in loops):
+        return "looping"
+    if len(target) > max(LENGTH_RATIO_FROM, MAX_LENGTH_RATIO * len(source)):
+        return "overlong"
+    if placeholders(source) != placeholders(target):
+        return "placeholders"
+    return None
+
+
+def filter_labels(
+    sources: Iterable[str], labels: Labels
+) -> tuple[list[str], Counter[str]]:
+    """The sources whose labels are sound, in order, and a count of each fault.
+
+    ``labels`` may be anything that gives a translation for a source, a dict too.
+    """
+    kept: list[str] = []
+    faults: Counter[str] = Counter()
+    for source in sources:
+        reason = fault(source, labels[source])
+        if reason:
+            faults[reason] += 1
+        else:
+            kept.append(source)
+    return kept, faults

@@ -1,0 +1,277 @@
+"""Labels: never misaligned, never half-written, the same bytes after any kill."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import tiny
+
+from kdcourse.errors import KdcourseError
+from kdcourse.translation import labelling
+from kdcourse.translation.corpus import normalise
+from kdcourse.translation.examples import fixed_examples
+from kdcourse.translation.labelling import (
+    Labels,
+    fault,
+    filter_labels,
+    label_corpus,
+    source_key,
+)
+from kdcourse.translation.models import build_model, save_model
+from kdcourse.translation.training import Trainer
+
+SOURCES = [*dict.fromkeys(tiny.pairs(90)[0]), "日本語", "open {host}"]
+OPTIONS = {"beam": 2, "shard_size": 9}
+
+
+def make_teacher(folder, budget=10_000):
+    """A teacher that has learned just enough to say something else each time."""
+    vocabulary = tiny.vocabulary()
+    examples = fixed_examples(*tiny.pairs(), vocabulary)
+    model = build_model(tiny.TINY, vocabulary, seed=1)
+    trainer = Trainer(model, tiny.recipe(budget), lambda epoch: examples)
+    return save_model(trainer.run(), vocabulary, folder)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return make_teacher(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="module")
+def whole(teacher, tmp_path_factory):
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("labels")
+    label_corpus(SOURCES, teacher, folder, **OPTIONS)
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ------------------------------------------------------------------ found by source
+
+
+def test_each_source_finds_its_own_translation(teacher, whole):
+    labels = Labels.load(whole)
+    assert len(labels) == len(SOURCES) == labels.manifest["count"]
+    translator = labelling.open_translator(teacher, beam=2, compute_type="int8")
+    for source in random.Random(1).sample(SOURCES, 20):
+        assert [labels[source]] == translator.translate([source])
+    assert labels["日本語"] == "日本語"
+    assert len(set(labels.targets.values())) > len(SOURCES) / 2
+
+
+def test_white_space_and_unicode_form_do_not_matter(whole):
+    labels = Labels.load(whole)
+    assert labels[f"  {SOURCES[0].replace(' ', '   ')}\n"] == labels[SOURCES[0]]
+    assert source_key("cafe\u0301") == source_key("café")
+
+
+def test_order_and_repetition_do_not_matter(teacher, whole, tmp_path):
+    sources = [*SOURCES, *SOURCES[:20], f" {SOURCES[5]} "]
+    random.Random(3).shuffle(sources)
+    labels = label_corpus(sources, teacher, tmp_path / "shuffled", **OPTIONS)
+    assert contents(tmp_path / "shuffled") == contents(whole)
+    assert len(labels) == len(SOURCES)
+
+
+def test_the_files_hold_keys_and_targets_and_no_source(whole):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["complete"] and manifest["beam"] == 2
+    keys = []
+    for name, digest in manifest["shards"].items():
+        data = (whole / name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == digest
+        assert data[4:8] == b"\0\0\0\0"  # gzip's time stamp
+        rows = [json.loads(line) for line in gzip.decompress(data).splitlines()]
+        assert all(set(row) == {"key", "target"} for row in rows)
+        assert len(rows) <= OPTIONS["shard_size"]
+        keys += [row["key"] for row in rows]
+    assert keys == sorted(source_key(source) for source in SOURCES)
+    assert set(contents(whole)) == {"manifest.json", *manifest["shards"]}
+
+
+def test_a_source_without_a_label_is_named(whole):
+    labels = Labels.load(whole)
+    labels.check(SOURCES)
+    assert SOURCES[3] in labels and "never seen" not in labels
+    with pytest.raises(KdcourseError, match="1 source without a label: 'never seen'"):
+        _ = labels["never seen"]
+    missing = [f"number {n}" for n in range(7)]
+    with pytest.raises(KdcourseError, match="7 sources .*'number 2', …"):
+        labels.check([*SOURCES, *missing])
+
+
+# ------------------------------------------------------------------ killed and resumed
+
+
+class PowerCut(BaseException):
+    """Nothing may catch this."""
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("moment", [0, 1, 2, 5])
+def test_a_run_stopped_at_any_write_ends_with_the_same_bytes(
+    moment, before, teacher, whole, tmp_path, monkeypatch
+):
+    count, replace = iter(range(1000)), os.replace
+
+    def cut(old, new):
+        now = next(count) == moment
+        if not (now and before):
+            replace(old, new)
+        if now:
+            raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labelling.os, "replace", cut)
+        with pytest.raises(PowerCut):
+            label_corpus(SOURCES, teacher, tmp_path, **OPTIONS)
+    assert contents(tmp_path) != contents(whole)
+    with pytest.raises(KdcourseError, match="(No|Unfinished) labels"):
+        Labels.load(tmp_path)
+    label_corpus(reversed(SOURCES), teacher, tmp_path, **OPTIONS)
+    assert contents(tmp_path) == contents(whole)
+
+
+def test_a_process_killed_midway_ends_with_the_same_bytes(teacher, whole, tmp_path):
+    (tmp_path / "sources.json").write_text(json.dumps(SOURCES))
+    code = f"""
+        import json, sys, time
+        from kdcourse.translation import labelling
+
+        write = labelling.write_manifest
+        def slowly(*arguments):
+            write(*arguments)
+            time.sleep(0.5)
+
+        labelling.write_manifest = slowly
+        sources = json.load(open(sys.argv[1]))
+        labelling.label_corpus(sources, sys.argv[2], sys.argv[3], **{OPTIONS})
+    """
+    out = tmp_path / "out"
+    arguments = [tmp_path / "sources.json", teacher, out]
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments])
+    try:
+        deadline = time.monotonic() + 100
+        while len(list(out.glob("shard-*.gz"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        child.kill()
+    assert child.wait() == -signal.SIGKILL
+    begun = set(contents(out))
+    assert {"manifest.json", "shard-00002.jsonl.gz"} <= begun < set(contents(whole))
+    label_corpus(SOURCES, teacher, out, **OPTIONS)
+    assert contents(out) == contents(whole)
+
+
+def test_what_is_done_is_not_done_again(teacher, whole, monkeypatch):
+    before = contents(whole)
+    monkeypatch.setattr(labelling, "open_translator", None)
+    label_corpus(SOURCES, teacher, whole, **OPTIONS)
+    assert contents(whole) == before
+
+
+def test_a_damaged_shard_is_refused_and_made_anew(teacher, whole, tmp_path):
+    for name, data in contents(whole).items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "shard-00001.jsonl.gz").write_bytes(b"damaged")
+    (tmp_path / "shard-00002.jsonl.gz").unlink()
+    with pytest.raises(KdcourseError, match="shard-00001.* not what the manifest"):
+        Labels.load(tmp_path)
+    label_corpus(SOURCES, teacher, tmp_path, **OPTIONS)
+    assert contents(tmp_path) == contents(whole)
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"beam": 3}, "beam 2 for 3"),
+        ({"compute_type": "float32"}, "compute_type 'int8' for 'float32'"),
+        ({"shard_size": 10}, "shard_size 9 for 10"),
+        ({"sources": SOURCES[1:]}, "sources .* count"),
+        ({"teacher_folder": "another"}, "teacher '"),
+    ],
+)
+def test_labels_of_another_kind_are_not_gone_on_with(
+    changes, named, teacher, whole, tmp_path
+):
+    before = contents(whole)
+    if "teacher_folder" in changes:
+        changes = {"teacher_folder": make_teacher(tmp_path, budget=100)}
+    wanted = {"sources": SOURCES, "teacher_folder": teacher, **OPTIONS, **changes}
+    with pytest.raises(KdcourseError, match=f"holds other labels.*{named}"):
+        label_corpus(out_folder=whole, **wanted)
+    assert contents(whole) == before
+
+
+def test_bad_requests_are_explained(teacher, tmp_path):
+    with pytest.raises(KdcourseError, match="No source"):
+        label_corpus([], teacher, tmp_path)
+    with pytest.raises(KdcourseError, match="number 2 is empty"):
+        label_corpus(["a", " "], teacher, tmp_path)
+    with pytest.raises(KdcourseError, match="No labels in"):
+        Labels.load(tmp_path)
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(KdcourseError, match="not a manifest"):
+        Labels.load(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KdcourseError, match="cannot be written"):
+        label_corpus(["open"], teacher, tmp_path / "file")
+
+
+# ------------------------------------------------------------------ filtering
+
+
+@pytest.mark.parametrize(
+    "source, target, reason",
+    [
+        ("Turn on", "", "empty"),
+        ("The device", "El aparato de de de", "looping"),
+        ("The device", "no se pudo no se pudo no se pudo", "looping"),
+        ("Routeplanner", "Rutatatatatata", "looping"),
+        ("Off", "Apagado y algo que nadie ha dicho jamás aquí", "overlong"),
+        ("Open {host}", "Abrir", "placeholders"),
+        ("Open {host}", "Abrir {hoost}", "placeholders"),
+        ("Open", "Abrir {host}", "placeholders"),
+        ("{a} and {a}", "{a}", "placeholders"),
+        ("Open {host}", "Abrir {host}", None),
+        ("No, no, no", "No, no, no", None),
+        ("bla bla bla bla", "bla bla bla bla", None),
+        ("Uptime", "Tiempo de funcionamiento", None),
+        ("Wait ......", "Espere ......", None),
+        ("Code 1111111111", "Código 1111111111", None),
+    ],
+)
+def test_each_fault_is_told_from_sound_text(source, target, reason):
+    assert fault(source, target) == reason
+
+
+def test_filtering_keeps_the_order_and_counts_the_faults():
+    labels = {"A": "", "C": "C", "{d}": "d", "E": "E E E", "F": "", "G": "G"}
+    kept, faults = filter_labels([*labels, "C"], labels)
+    assert kept == ["C", "G", "C"]
+    assert faults == {"empty": 2, "placeholders": 1, "looping": 1}
+
+
+def test_the_sources_here_are_as_a_corpus_gives_them():
+    assert SOURCES == [normalise(source) for source in SOURCES]

@@ -1,0 +1,136 @@
+"""The full run on a tiny corpus: every step, its resumption and its figures."""
+
+import copy
+import json
+
+import pytest
+import tiny
+from datasets import Dataset, DatasetDict, Features, Translation, Value
+
+import kdcourse.translation.pipeline as module
+from kdcourse.__main__ import main
+from kdcourse.translation.bench import throughput
+from kdcourse.translation.examples import fixed_examples
+from kdcourse.translation.measure import ship, verdict, write_json
+from kdcourse.translation.models import load_model
+from kdcourse.translation.pipeline import Pipeline, read_recipe
+
+
+def split(count, seed):
+    sources, targets = tiny.pairs(count, seed)
+    pairs = [{"en": s, "es": t} for s, t in zip(sources, targets, strict=True)]
+    columns = {"translation": pairs, "context": ["app key"] * count}
+    kinds = {"translation": Translation(["en", "es"]), "context": Value("string")}
+    return Dataset.from_dict(columns, Features(kinds))
+
+
+def small_recipe(name):
+    recipe = copy.deepcopy(read_recipe(name))
+    sizes = {"d_model": 16, "ffn": 32, "heads": 2, "encoder_layers": 1}
+    recipe["architecture"] |= sizes | {"decoder_layers": 1}
+    recipe["training"] |= {
+        "budget_tokens": 3_000,
+        "batch_tokens": 100,
+        "peak_learning_rate": 5e-3,
+        "warmup_steps": 5,
+        "precision": "float32",
+    }
+    if name == "teacher":
+        recipe["vocabulary"] = {"size": 120, "shipped": False}
+        recipe["architecture"]["d_model"] = 32
+    return recipe
+
+
+@pytest.fixture
+def tiny_world(monkeypatch, tmp_path):
+    corpus = DatasetDict(
+        train=split(150, 1), validation=split(20, 2), test=split(30, 3)
+    )
+    monkeypatch.setattr(module, "load_corpus", lambda *a, **k: corpus)
+    monkeypatch.setattr(module, "read_recipe", small_recipe)
+    monkeypatch.setattr("kdcourse.translation.bench.SPEED_SENTENCES", 5)
+    monkeypatch.setenv("KDCOURSE_QUIET", "1")
+    monkeypatch.setenv("KDCOURSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "runs"
+
+
+def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
+    import kdcourse.translation.measure as measure
+
+    quick = {"loop": 2.0, "stock": 1.0, "ratio": 2.0, "precision": "float32"}
+    monkeypatch.setattr(measure, "throughput", lambda *a, **k: quick)
+    assert main(["reproduce", "--folder", str(tiny_world)]) == 0
+    record = json.loads((tiny_world / "full.json").read_text("utf-8"))
+    assert [s["method"] for s in record["students"]] == ["untaught"] * 3 + ["both"] * 3
+    assert [p["seed"] for p in record["pairs"]] == [1, 2, 3]
+    gain = record["students"][3]["test"]["bleu"] - record["students"][0]["test"]["bleu"]
+    assert record["pairs"][0]["gain"] == pytest.approx(gain, abs=1e-3)
+    assert record["manifest"]["recipes"]["student"]["labels"]["k"] == 8
+    assert len(record["manifest"]["code_sha256"]) == 64
+    assert record["signatures"]["bleu"].startswith("nrefs:1|case:mixed")
+
+    before = (tiny_world / "full.json").stat().st_mtime_ns
+    weights = tiny_world / "both-1" / "model" / "model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    assert main(["distil", "--folder", str(tiny_world), "--seed", "1"]) == 0
+    assert weights.stat().st_mtime_ns == stamp  # what is there is not made again
+    assert (tiny_world / "full.json").stat().st_mtime_ns == before
+
+    assets = tmp_path / "assets"
+    ship(Pipeline(tiny_world), record, assets)
+    card = json.loads((assets / "models" / "student" / "metadata.json").read_text())
+    assert card["test"] == record["students"][3]["test"]
+    assert card["method"] == "both"
+    assert load_model(assets / "models" / "teacher").config.d_model == 32
+    assert (assets / "labels" / "es" / "manifest.json").is_file()
+
+
+def test_unsound_labels_give_way_to_their_references(tiny_world, monkeypatch):
+    pipeline = Pipeline(tiny_world)
+    sources, references = pipeline.student_data
+    labels = dict(zip(sources, ["gira luz"] * len(sources), strict=True))
+    labels[sources[3]] = "luz luz luz luz luz luz luz"
+    monkeypatch.setattr(Pipeline, "label", lambda self: labels)
+    targets, faults = pipeline.distilled_targets()
+    assert targets[3] == references[3]
+    assert faults == {"looping": 1}
+    assert targets.count("gira luz") >= len(sources) - 1
+
+
+@pytest.mark.parametrize(
+    ("gains", "p_values", "expected"),
+    [
+        ([2.0, 3.0, 2.5], [0.001] * 3, "BEATS"),
+        ([2.0, 3.0, 2.5], [0.001, 0.2, 0.001], "INCONCLUSIVE"),
+        ([2.0, -0.1, 2.5], [0.001] * 3, "INCONCLUSIVE"),
+        ([-2.0, -0.1, 0.0], [0.001] * 3, "NO BEATS"),
+        ([9.0], [0.001], "INCONCLUSIVE"),
+    ],
+)
+def test_the_verdict_needs_every_seed(gains, p_values, expected):
+    assert verdict(gains, p_values) == expected
+
+
+def test_the_shipped_recipes_name_one_student_under_a_tenth():
+    student, teacher = read_recipe("student"), read_recipe("teacher")
+    assert student["training"]["group_by"] == "source"
+    assert student["architecture"]["decoder_layers"] == 1
+    assert teacher["architecture"]["d_model"] > student["architecture"]["d_model"]
+
+
+def test_throughput_counts_real_tokens_on_both_sides(tmp_path):
+    vocabulary = tiny.vocabulary()
+    vocabulary.save_pretrained(tmp_path)
+    examples = fixed_examples(*tiny.pairs(400), vocabulary)
+    result = throughput(tmp_path, tiny.TINY, examples, batch_tokens=60, seconds=0.5)
+    assert result["loop"] > 0 and result["stock"] > 0
+    assert result["ratio"] == pytest.approx(result["loop"] / result["stock"])
+
+
+def test_figures_are_written_with_few_digits(tmp_path):
+    write_json(tmp_path / "a" / "x.json", {"x": [1 / 3, {"y": 2.0}], "n": 7, "s": "é"})
+    assert json.loads((tmp_path / "a" / "x.json").read_text("utf-8")) == {
+        "x": [0.333333, {"y": 2.0}],
+        "n": 7,
+        "s": "é",
+    }
