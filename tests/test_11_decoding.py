@@ -55,12 +55,16 @@ def tiny_vocabulary():
     return train_vocabulary(SENTENCES * 3, 150, alphabet="".join(SENTENCES) + "x/<>")
 
 
-def save_tiny(folder: Path, seed: int = 1, sharpness: float = 3.0) -> Path:
-    """A small model with random weights, its decisions sharp enough to have no ties."""
+def save_tiny(folder: Path, seed: int = 1, stops: float = 0.0) -> Path:
+    """A small model with random weights, its decisions sharp enough to have no ties.
+
+    It runs on to the length limit; the higher ``stops``, the earlier it ends.
+    """
     vocabulary = tiny_vocabulary()
     model = build_model(TINY, vocabulary, seed)
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(sharpness)
+        model.get_input_embeddings().weight.mul_(3.0)
+        model.final_logits_bias[0, EOS_ID] = stops
     return save_model(model, vocabulary, folder)
 
 
@@ -171,14 +175,15 @@ def test_anything_but_a_list_of_strings_is_refused(echo, given):
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_both_engines_say_the_same(tmp_path, seed, beam):
-    folder = save_tiny(tmp_path, seed)
-    texts = [*SENTENCES, *ODD]
+@pytest.mark.parametrize("seed, stops", [(1, 0.0), (1, 5.0), (2, 10.0)])
+def test_both_engines_say_the_same(tmp_path, seed, stops, beam):
+    """Whether hypotheses end at the limit, early, or at once with nothing said."""
+    folder = save_tiny(tmp_path, seed, stops)
+    texts = [*SENTENCES, *ODD[:9], "light " * 30]
     both = [open_translator(folder, engine, beam) for engine in ENGINES]
     said = [translator.translate(texts) for translator in both]
     assert said[0] == said[1]
-    assert len(set(said[0])) > len(SENTENCES)  # and not one answer to everything
+    assert len(set(said[0])) > 12  # and not one answer to everything
 
 
 def corpus_strings() -> list[str]:
@@ -242,15 +247,22 @@ def test_int8_translates_too_and_is_smaller(tiny):
     assert sizes[0] < 0.6 * sizes[1]  # a quarter, were it not for the tables
 
 
-def test_both_are_translators_and_keep_to_their_threads(tiny):
+def test_both_are_translators_and_keep_to_their_threads(tiny, monkeypatch):
     torch.set_num_threads(1)
     kinds = (CTranslate2Translator, TorchTranslator)
     for engine, kind in zip(ENGINES, kinds, strict=True):
         translator = open_translator(tiny, engine, threads=2)
         assert isinstance(translator, Translator) and isinstance(translator, kind)
-        assert translator.threads == 2
-        translator.translate(["Turn on the light"])
-        assert torch.get_num_threads() == 1
+        assert translator.threads == 2 and torch.get_num_threads() == 1
+    used = []
+
+    def generate(inputs, **options):
+        used.append(torch.get_num_threads())
+        return inputs
+
+    monkeypatch.setattr(translator.model, "generate", generate)
+    translator.translate(["Turn on the light"])
+    assert used == [2] and torch.get_num_threads() == 1
 
 
 # ------------------------------------------------------------------ the converted model

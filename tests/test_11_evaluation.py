@@ -11,6 +11,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
 from kdcourse.errors import KdcourseError
+from kdcourse.translation.augmentation import stands_in
 from kdcourse.translation.evaluation import (
     Latency,
     latency,
@@ -18,7 +19,6 @@ from kdcourse.translation.evaluation import (
     paired_bootstrap,
     placeholders_kept,
     score,
-    stands_in,
 )
 
 WORDS = "la luz no está encendida en el salón de tu casa, ¿verdad? (mundo).".split()

@@ -136,6 +136,7 @@ def process(tmp_path_factory):
         command = [sys.executable, "-m", "kdcourse", "translate", "--model", folder]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         environment = {**os.environ, "KDCOURSE_CACHE": str(cache), **options}
+        environment.pop("PYTHONUNBUFFERED", None)  # it would flush in our stead
         return subprocess.Popen(command, bufsize=0, env=environment, **pipes)
 
     return start

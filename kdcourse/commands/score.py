@@ -17,9 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "references", type=Path, help="human translations, one sentence a line, UTF-8"
     )
-    parser.add_argument(
-        "hypotheses", type=Path, help="the system's, in the same order"
-    )
+    parser.add_argument("hypotheses", type=Path, help="the system's, in the same order")
     parser.set_defaults(run=run)
 
 

@@ -35,10 +35,11 @@ def name_spans(source: str, target: str) -> list[str]:
         else:
             spans.append(match.group())
         end = match.end()
-    return [span for span in dict.fromkeys(spans) if _stands_in(span, target)]
+    return [span for span in dict.fromkeys(spans) if stands_in(span, target)]
 
 
-def _stands_in(span: str, text: str) -> bool:
+def stands_in(span: str, text: str) -> bool:
+    """Whether a name stands in a text whole: "Hue" does not stand in "Huelva"."""
     return re.search(rf"(?<!\w){re.escape(span)}(?!\w)", text) is not None
 
 

@@ -303,8 +303,7 @@ class CTranslate2Translator(SearchTranslator):
             max_input_length=0,
             # The default of 1 would renormalise the first step without EOS.
             min_decoding_length=0,
-            # With the end token kept, n in log Pr / n counts EOS, as transformers does.
-            return_end_token=True,
+            return_end_token=True,  # as generate() does
             length_penalty=LENGTH_PENALTY,
             patience=1,
         )
@@ -431,7 +430,8 @@ def open_translator(
     for name, value in (("beam", beam), ("threads", threads)):
         if not isinstance(value, int) or value < 1:
             raise KdcourseError(
-                f"The {name} is {value!r}.", wanted="a whole number from 1 up",
+                f"The {name} is {value!r}.",
+                wanted="a whole number from 1 up",
                 todo=f"Give --{name} 1 or more; a beam of 1 is greedy search.",
             )
     folder = model_folder(model)

@@ -8,7 +8,6 @@ and the load of the machine beside it.
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..errors import KdcourseError
-from .augmentation import name_spans
+from .augmentation import name_spans, stands_in
 from .corpus import placeholders
 from .decoding import Translator
 
@@ -201,11 +200,6 @@ def names_kept(
         total += len(names)
         lost += [(n, hypothesis) for n in names if not stands_in(n, hypothesis)]
     return Kept(total - len(lost), total, tuple(lost[:EXAMPLES]))
-
-
-def stands_in(name: str, text: str) -> bool:
-    """Whether a name stands in a text as a whole: "Hue" does not stand in "Huelva"."""
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def placeholders_kept(sources: Sequence[str], hypotheses: Sequence[str]) -> Kept:

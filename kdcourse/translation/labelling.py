@@ -214,7 +214,8 @@ def read_manifest(folder: Path) -> dict | None:
         return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        return manifest | {n: manifest[n] for n in ("complete", "shards")}
+        _ = manifest["complete"], manifest["shards"]  # a KeyError here, not later
+        return manifest
     except (ValueError, TypeError, KeyError) as error:
         raise KdcourseError(
             f"{path} is not a manifest of labels: {error!r}.",
