@@ -61,6 +61,7 @@ bench: $(READY)
 notebooks: $(READY)
 	@$(PY) -m kdcourse fetch
 	@$(PY) tools/run_notebooks.py
+	@$(PY) tools/rebind_prose.py
 
 lint: $(READY)
 	@$(PY) -m ruff check .

@@ -603,3 +603,19 @@ def test_terms_are_found_by_any_of_their_names(capsys):
 def test_an_unknown_term_is_explained(call, said):
     with pytest.raises(KdcourseError, match=said):
         call()
+
+
+def test_rebinding_writes_what_the_cells_printed():
+    import rebind_prose
+
+    text = "about <!--bind gain-->9<!--/bind--> and <!--bind lost-->3<!--/bind-->"
+    output = {"output_type": "stream", "text": ["bound: gain = 2.7\n"]}
+    notebook = {
+        "cells": [
+            {"cell_type": "markdown", "source": [text]},
+            {"cell_type": "code", "source": [], "outputs": [output]},
+        ]
+    }
+    assert rebind_prose.rebind(notebook) == 1
+    assert "".join(notebook["cells"][0]["source"]) == text.replace("9", "2.7")
+    assert rebind_prose.rebind(notebook) == 0
