@@ -28,6 +28,8 @@ def small_recipe(name):
     recipe = copy.deepcopy(read_recipe(name))
     sizes = {"d_model": 16, "ffn": 32, "heads": 2, "encoder_layers": 1}
     recipe["architecture"] |= sizes | {"decoder_layers": 1}
+    if name == "student":
+        recipe["comparison"]["seeds"] = [1, 2, 3]
     recipe["training"] |= {
         "budget_tokens": 3_000,
         "batch_tokens": 100,

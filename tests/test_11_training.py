@@ -161,9 +161,10 @@ KILLED = """
     from kdcourse.translation.examples import fixed_examples
     from kdcourse.translation.models import build_model
     from kdcourse.translation.training import Trainer
+    from kdcourse.translation.vocabulary import load_vocabulary
     import torch
     torch.set_num_threads(1)
-    vocabulary = tiny.vocabulary()
+    vocabulary = load_vocabulary(sys.argv[2])  # trained again, its ids would differ
     examples = fixed_examples(*tiny.pairs(), vocabulary)
     model = build_model(tiny.TINY, vocabulary, 1)
     Trainer(
@@ -177,8 +178,15 @@ KILLED = """
 def test_killed_and_resumed_is_bit_identical(vocabulary, examples, tmp_path, root):
     """SIGKILL at no chosen moment, then go on: the same weights as never killed."""
     folder = tmp_path / "run"
+    vocabulary.save_pretrained(tmp_path / "vocabulary")
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(KILLED),
+            str(folder),
+            str(tmp_path / "vocabulary"),
+        ],
         cwd=root / "tests",
     )
     try:
