@@ -26,6 +26,7 @@ from ..errors import KdcourseError
 from ..theory.losses import word_level
 from ..theory.signals import TopKSignal, top_k_signal
 from .augmentation import Augmenter, name_spans
+from .examples import MAX_TOKENS
 from .models import STUDENT, Architecture, build_model
 from .training import (
     Batch,
@@ -39,7 +40,6 @@ from .training import (
 from .vocabulary import SubwordSampler
 
 METHODS = ("untaught", "word", "sequence", "both")
-MAX_TOKENS = 200
 
 
 def with_invented_names(

@@ -18,6 +18,7 @@ from .evaluation import names_kept, paired_bootstrap, score
 from .examples import fixed_examples
 from .models import Architecture, count_parameters, load_model
 from .pipeline import Pipeline
+from .sources import file_hash
 from .training import fastest_precision
 
 PACKAGES = ("torch", "transformers", "tokenizers", "ctranslate2", "sacrebleu")
@@ -214,11 +215,6 @@ def model_card(pipeline: Pipeline, record: dict, label: str, folder: Path) -> di
         "test": entry["test"],
         "signatures": record["signatures"],
     }
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path: Path, value: dict) -> None:
