@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts; their rules are tested
 
 offline.block()
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A run in the background ignores Ctrl-C, and the processes that tests start would
+    # inherit that: what they do on Ctrl-C could not be tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(offline.OFFLINE_VARIABLES)
 os.environ.update(
     KDCOURSE_MODE="fast",

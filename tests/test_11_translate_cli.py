@@ -137,9 +137,6 @@ def process(tmp_path_factory):
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         environment = {**os.environ, "KDCOURSE_CACHE": str(cache), **options}
         environment.pop("PYTHONUNBUFFERED", None)  # it would flush in our stead
-        if sys.platform != "win32":
-            # A test run in the background ignores SIGINT, and children inherit that.
-            pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(command, bufsize=0, env=environment, **pipes)
 
     return start
