@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -152,12 +152,7 @@ def save_model(
         name: copies.setdefault(value.data_ptr(), value.to(dtype))
         for name, value in model.state_dict().items()
     }
-    original = model.config.dtype
-    try:
-        model.config.dtype = dtype
-        model.save_pretrained(folder, state_dict=state)
-    finally:
-        model.config.dtype = original
+    model.save_pretrained(folder, state_dict=state)
     vocabulary.save_pretrained(folder)
     return folder
 
@@ -165,8 +160,3 @@ def save_model(
 def count_parameters(model: MarianMTModel) -> int:
     """Learned parameters; each tied matrix once, the constant positions not at all."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def describe(architecture: Architecture) -> dict:
-    """The sizes as a plain dictionary, for a model card."""
-    return asdict(architecture)
