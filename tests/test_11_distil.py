@@ -186,6 +186,9 @@ def test_names_are_exchanged_in_new_rows_only():
     assert len(made) == len(told) > 3
     assert len(set(made)) == len(made)
     for source, reference in zip(made[3:], told[3:], strict=True):
+        if "open door" in source:  # a name was set beside a row that had none
+            assert reference == source.replace("open door", "abre puerta")
+            continue
         name = source.split(" is ")[0]
         assert reference.startswith(f"{name} está ") and name != "Alexa"
     assert with_invented_names(sources, references, 2, 1) == (made, told)

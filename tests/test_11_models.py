@@ -13,12 +13,13 @@ from kdcourse.translation.augmentation import Augmenter, name_spans
 from kdcourse.translation.corpus import placeholders
 from kdcourse.translation.models import (
     STUDENT,
-    TEACHER,
+    Architecture,
     build_model,
     count_parameters,
     load_model,
     save_model,
 )
+from kdcourse.translation.pipeline import read_recipe
 from kdcourse.translation.training import (
     Example,
     collate,
@@ -58,6 +59,13 @@ def test_sampled_subwords_vary_but_spell_the_same(vocabulary):
     assert len({tuple(c) for c in cuts}) > 3
     texts = {vocabulary.decode(c, skip_special_tokens=True) for c in cuts}
     assert texts == {"battery window"}
+
+
+def test_what_may_be_a_name_is_cut_the_same_on_both_sides(vocabulary):
+    sampler, rng = SubwordSampler(vocabulary), random.Random(1)
+    for word in ("Battery", "battery2", "{battery}", "xBox", "battery_window"):
+        best = vocabulary([word])["input_ids"][0]
+        assert all(sampler.encode(word, rng) == best for _ in range(20)), word
 
 
 def test_the_likeliest_sample_is_the_tokenizers_own(vocabulary):
@@ -118,14 +126,18 @@ def test_parameters_are_counted_by_the_formula(vocabulary):
     assert count_parameters(model) == v * d + encoder + decoder
 
 
+RECIPES = ("teacher", "student")
+
+
 def test_the_student_is_under_a_tenth_of_the_teacher():
     words = [f"{a}{b}" for a in "abcdefgh" for b in "ijklmnop"]
     small = train_vocabulary(words, 60)
     extra = 4000 - len(small)  # the shipped vocabulary has 4,000 entries
+    sizes = [Architecture(**read_recipe(n)["architecture"]) for n in RECIPES]
     teacher, student = (
-        count_parameters(build_model(a, small, 1)) + extra * a.d_model
-        for a in (TEACHER, STUDENT)
+        count_parameters(build_model(a, small, 1)) + extra * a.d_model for a in sizes
     )
+    assert sizes[1] == STUDENT
     assert teacher >= 10_000_000
     assert student <= teacher / 10
 
@@ -191,6 +203,17 @@ def test_exchanged_names_stand_on_both_sides_and_nothing_else_changes():
         assert placeholders(source) == placeholders(target)
         changed += source.split(" reached ")[0] != "Philips Hue"
     assert 100 < changed < 180  # seven in ten
+
+
+def test_rows_without_a_name_sometimes_get_one_at_an_end():
+    augment, rng = Augmenter([], 1.0), random.Random(3)
+    outs = [augment("door is open", "puerta abierta", rng) for _ in range(400)]
+    given = [(s, t) for s, t in outs if s != "door is open"]
+    assert 30 < len(given) < 100  # about 15 in a hundred
+    for source, target in given:
+        assert source.replace("door is open", "") == target.replace(
+            "puerta abierta", ""
+        )
 
 
 def test_augmentation_is_reproducible_and_mostly_off():

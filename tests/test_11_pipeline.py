@@ -11,16 +11,16 @@ import kdcourse.translation.pipeline as module
 from kdcourse.__main__ import main
 from kdcourse.translation.bench import throughput
 from kdcourse.translation.examples import fixed_examples
-from kdcourse.translation.measure import ship, verdict, write_json
+from kdcourse.translation.measure import chosen_models, ship, verdict, write_json
 from kdcourse.translation.models import load_model
 from kdcourse.translation.pipeline import Pipeline, read_recipe
 
 
-def split(count, seed):
+def split(count, seed, language="es"):
     sources, targets = tiny.pairs(count, seed)
-    pairs = [{"en": s, "es": t} for s, t in zip(sources, targets, strict=True)]
+    pairs = [{"en": s, language: t} for s, t in zip(sources, targets, strict=True)]
     columns = {"translation": pairs, "context": ["app key"] * count}
-    kinds = {"translation": Translation(["en", "es"]), "context": Value("string")}
+    kinds = {"translation": Translation(["en", language]), "context": Value("string")}
     return Dataset.from_dict(columns, Features(kinds))
 
 
@@ -38,17 +38,20 @@ def small_recipe(name):
         "precision": "float32",
     }
     if name == "teacher":
-        recipe["vocabulary"] = {"size": 120, "shipped": False}
+        recipe["vocabulary"] |= {"size": 120, "shipped": False, "alphabet": ""}
+        recipe["data"] |= {"related": ["gl"], "related_epochs": 1}
         recipe["architecture"]["d_model"] = 32
     return recipe
 
 
 @pytest.fixture
 def tiny_world(monkeypatch, tmp_path):
-    corpus = DatasetDict(
-        train=split(150, 1), validation=split(20, 2), test=split(30, 3)
-    )
-    monkeypatch.setattr(module, "load_corpus", lambda *a, **k: corpus)
+    def corpus(name, target):
+        # The related language holds rows of other sources too, as if of another split.
+        train = split(150, 1) if target == "es" else split(400, 4, target)
+        return DatasetDict(train=train, validation=split(20, 2), test=split(30, 3))
+
+    monkeypatch.setattr(module, "load_corpus", corpus)
     monkeypatch.setattr(module, "read_recipe", small_recipe)
     monkeypatch.setattr("kdcourse.translation.bench.SPEED_SENTENCES", 5)
     monkeypatch.setenv("KDCOURSE_QUIET", "1")
@@ -85,6 +88,17 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
     assert card["method"] == "both"
     assert load_model(assets / "models" / "teacher").config.d_model == 32
     assert (assets / "labels" / "es" / "manifest.json").is_file()
+
+
+def test_related_rows_are_tagged_and_share_the_training_sources(tiny_world):
+    pipeline = Pipeline(tiny_world)
+    related = pipeline.related_rows(["gl"])
+    allowed = set(pipeline.sides("train")[0])
+    offered = set(tiny.pairs(400, 4)[0])
+    assert {row.source for _, row in related} == allowed & offered != offered
+    assert {tag for tag, _ in related} == {"<2gl>"}
+    tag = pipeline.vocabulary.convert_tokens_to_ids("<2gl>")
+    assert pipeline.vocabulary.decode([tag]) == "<2gl>"
 
 
 def test_unsound_labels_give_way_to_their_references(tiny_world, monkeypatch):
@@ -135,4 +149,14 @@ def test_figures_are_written_with_few_digits(tmp_path):
         "x": [0.333333, {"y": 2.0}],
         "n": 7,
         "s": "é",
+    }
+
+
+def test_the_shipped_student_is_the_one_that_the_recipe_compares(tiny_world):
+    pipeline = Pipeline(tiny_world)
+    pipeline.student_recipe["comparison"]["methods"] = ["untaught", "word"]
+    assert chosen_models(pipeline) == {
+        "teacher": "teacher",
+        "untaught": "untaught-1",
+        "student": "word-1",
     }

@@ -232,11 +232,23 @@ def test_epochs_depend_on_their_number_alone(vocabulary):
     assert epochs(5) != epochs(6)
 
 
-def test_targets_are_sampled_at_first_and_then_fixed(vocabulary):
+def test_sources_are_sampled_and_targets_are_not(vocabulary):
     rows = [Row(s, t, "", "") for s, t in zip(*tiny.pairs(40), strict=True)]
-    epochs = SampledEpochs(rows, vocabulary, sampled_targets=1)
-    best = [ids for ids in vocabulary([r.target for r in rows])["input_ids"]]
-    assert [e.target for e in epochs(1)] == best
-    assert [e.target for e in epochs(0)] != best
-    sampled = [vocabulary.decode(e.target[:-1]) for e in epochs(0)]
-    assert sampled == [r.target for r in rows]  # cut otherwise, the text is the same
+    epoch = SampledEpochs(rows, vocabulary, invented_names=0.0)(0)
+    best = vocabulary([r.target for r in rows])["input_ids"]
+    assert [e.target for e in epoch] == best
+    best = vocabulary([r.source for r in rows])["input_ids"]
+    assert [e.source for e in epoch] != best
+    spelled = [vocabulary.decode(e.source[:-1]) for e in epoch]
+    assert spelled == [r.source for r in rows]  # cut otherwise, the text is the same
+
+
+def test_related_rows_come_tagged_and_only_at_first():
+    vocabulary = tiny.vocabulary(tags=("<2gl>",))
+    tag = vocabulary.convert_tokens_to_ids("<2gl>")
+    rows = [Row(s, t, "", "") for s, t in zip(*tiny.pairs(40), strict=True)]
+    related = [("<2gl>", row) for row in rows] * 2
+    epochs = SampledEpochs(rows, vocabulary, related, related_epochs=2)
+    tagged = [sum(e.source[0] == tag for e in epochs(n)) for n in range(4)]
+    assert tagged == [40, 40, 0, 0]
+    assert len(epochs(1)) == 80 and len(epochs(2)) == 40

@@ -19,6 +19,9 @@ ONSETS = (
 ).split()
 VOWELS = "a e i o u a e i o ai ea ee io oo ou y".split()
 CODAS = ["", "", "", *"n r s l t x ck nd rt m ng sh z".split()]
+# Few rows have a name to exchange; others get one in a place that any language allows.
+ATTACHED = 0.15
+FORMS = ("{name}: {text}", "{text}: {name}", "{text} ({name})", "{text} - {name}")
 UNKNOWN = "日本語のテキスト中文房間приветстранаעבריתहिन्दी🔥💡🏠🚗🎉😀🌡🔋❄⚡"
 
 
@@ -54,9 +57,13 @@ class Augmenter:
         """The pair, perhaps with some of its names and placeholders exchanged."""
         if rng.random() >= self.probability:
             return source, target
-        for span in name_spans(source, target):
+        spans = name_spans(source, target)
+        for span in spans:
             if rng.random() < 0.7:
                 source, target = self._swap(span, self.name(rng), source, target)
+        if not spans and rng.random() < ATTACHED:
+            form, name = rng.choice(FORMS), self.name(rng)
+            source, target = (form.format(text=t, name=name) for t in (source, target))
         for slot in dict.fromkeys(PLACEHOLDER.findall(source)):
             if rng.random() < 0.5:
                 new = "{" + self.identifier(rng) + "}"
@@ -96,11 +103,13 @@ class Augmenter:
             lambda: self.code(rng),
             lambda: self.word(rng) + self.word(rng),
             lambda: self.word(rng).upper(),
+            lambda: self.word(rng).lower()[:2] + self.word(rng).upper()[:5],
+            lambda: f"{self.word(rng)}_{self.word(rng)}".upper(),
             lambda: "".join(rng.choices(UNKNOWN, k=rng.randint(1, 4))),
         )
         count = rng.choices((1, 2, 3), (6, 3, 1))[0]
         return " ".join(
-            rng.choices(makers, (8, 6, 2, 3, 1, 1))[0]() for _ in range(count)
+            rng.choices(makers, (8, 6, 2, 3, 1, 1, 1, 1))[0]() for _ in range(count)
         )
 
     def identifier(self, rng: random.Random) -> str:

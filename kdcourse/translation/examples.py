@@ -17,20 +17,20 @@ MAX_TOKENS = 200
 
 @dataclass
 class SampledEpochs:
-    """Each epoch anew: made-up names on both sides, subwords sampled.
+    """Each epoch anew: made-up names on both sides, sources cut into other subwords.
 
-    Sources are cut anew in every epoch, targets only in the first ``sampled_targets``:
-    there it teaches what words are made of, later it would only blur what the decoder
-    should say. ``related`` holds further (tag, row) pairs, such as English to
-    Galician; each epoch draws as many of them as there are main rows. An epoch depends
-    on nothing but its number, so that a resumed training sees the same examples.
+    Targets keep the tokenizer's best segmentation: another one each time would only
+    blur what the decoder should say. ``related`` holds further (tag, row) pairs, such
+    as English to Galician; each of the first ``related_epochs`` draws as many of them
+    as there are main rows. An epoch depends on nothing but its number, so that a
+    resumed training sees the same examples.
     """
 
     rows: list[Row]
     vocabulary: PreTrainedTokenizerFast
     related: list[tuple[str, Row]] = field(default_factory=list)
+    related_epochs: int = 0
     invented_names: float = 0.4
-    sampled_targets: int = 3
     stream: str = "data"
 
     def __post_init__(self):
@@ -42,16 +42,14 @@ class SampledEpochs:
         """The examples of an epoch."""
         rng = random.Random(f"{self.stream}/{epoch}")
         pool = [("", row) for row in self.rows]
-        if self.related:
+        if epoch < self.related_epochs:
             pool += rng.sample(self.related, min(len(pool), len(self.related)))
-        sources, targets, texts = [], [], []
+        sources, texts = [], []
         for tag, row in pool:
             source, target = self.augment(row.source, row.target, rng)
             sources.append(self.sampler.encode(f"{tag} {source}", rng))
-            targets.append(self.sampler.encode(target, rng))
             texts.append(target)
-        if epoch >= self.sampled_targets:
-            targets = self.vocabulary(texts)["input_ids"]
+        targets = self.vocabulary(texts)["input_ids"]
         pairs = zip(sources, targets, strict=True)
         return [Example(s, t) for s, t in pairs if max(len(s), len(t)) <= MAX_TOKENS]
 

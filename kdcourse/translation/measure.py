@@ -58,6 +58,7 @@ class Measurement:
         self.sources, self.references = pipeline.sides("test")
         comparison = pipeline.student_recipe["comparison"]
         self.seeds, self.methods = comparison["seeds"], comparison["methods"]
+        self.taught = taught_method(pipeline)
         self.outputs: dict[str, list[str]] = {}
 
     def translate(self, name: str, beam: int = 1) -> list[str]:
@@ -89,7 +90,7 @@ class Measurement:
     def pair(self, seed: int) -> dict:
         """Distilled against untaught, same seed: gain in BLEU, interval and p."""
         result = paired_bootstrap(
-            self.translate(f"both-{seed}"),
+            self.translate(f"{self.taught}-{seed}"),
             self.translate(f"untaught-{seed}"),
             self.references,
         )
@@ -99,8 +100,7 @@ class Measurement:
     def names(self) -> dict:
         """Shares of the source's names that come through intact."""
         shares, count = {}, 0
-        chosen = {"teacher": "teacher", "untaught": "untaught-1", "student": "both-1"}
-        for label, name in chosen.items():
+        for label, name in chosen_models(self.run).items():
             kept = names_kept(self.sources, self.references, self.translate(name))
             shares[label], count = kept.share, kept.total
         return {"count": count} | shares
@@ -122,7 +122,7 @@ class Measurement:
         teacher = self.run.folder / "teacher" / "model"
         pairs = [self.pair(seed) for seed in self.seeds]
         students = [self.student(m, s) for m in self.methods for s in self.seeds]
-        taught = [s["test"]["chrf"] for s in students if s["method"] == "both"]
+        taught = [s["test"]["chrf"] for s in students if s["method"] == self.taught]
         return {
             "manifest": manifest(self.run),
             "signatures": {
@@ -146,7 +146,7 @@ class Measurement:
     def timings(self) -> dict:
         """Speed, size, int8 and throughput, each ratio within this run."""
         teacher = self.run.folder / "teacher" / "model"
-        student = self.run.folder / "both-1" / "model"
+        student = self.run.folder / f"{self.taught}-1" / "model"
         examples = fixed_examples(*self.run.sides("train"), self.run.vocabulary)
         architecture = Architecture(**self.run.student_recipe["architecture"])
         return {
@@ -158,6 +158,20 @@ class Measurement:
                 for p in dict.fromkeys(("float32", fastest_precision()))
             ],
         }
+
+
+def taught_method(pipeline: Pipeline) -> str:
+    """The method that is compared with the untaught twin: the recipe's last."""
+    return pipeline.student_recipe["comparison"]["methods"][-1]
+
+
+def chosen_models(pipeline: Pipeline) -> dict[str, str]:
+    """The shipped names, each with the folder of its model in the full run."""
+    return {
+        "teacher": "teacher",
+        "untaught": "untaught-1",
+        "student": f"{taught_method(pipeline)}-1",
+    }
 
 
 def verdict(gains: list[float], p_values: list[float]) -> str:
@@ -175,8 +189,7 @@ def verdict(gains: list[float], p_values: list[float]) -> str:
 
 def ship(pipeline: Pipeline, record: dict, assets: Path) -> None:
     """Put the seed-1 models, their cards, the labels and the record into ``assets``."""
-    chosen = {"teacher": "teacher", "untaught": "untaught-1", "student": "both-1"}
-    for label, name in chosen.items():
+    for label, name in chosen_models(pipeline).items():
         out = assets / "models" / label
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(pipeline.folder / name / "model", out)
@@ -194,7 +207,7 @@ def model_card(pipeline: Pipeline, record: dict, label: str, folder: Path) -> di
     if label == "teacher":
         entry, method = record["teacher"], "references"
     else:
-        method = "untaught" if label == "untaught" else "both"
+        method = "untaught" if label == "untaught" else taught_method(pipeline)
         entry = next(
             s for s in record["students"] if s["method"] == method and s["seed"] == 1
         )

@@ -27,8 +27,7 @@ class Architecture:
     dropout: float = 0.1
 
 
-TEACHER = Architecture(320, 1280, 5, 6, 4, dropout=0.15)
-STUDENT = Architecture(128, 384, 4, 4, 1, dropout=0.1)
+STUDENT = Architecture(96, 384, 4, 4, 1, dropout=0.1)
 
 
 def build_model(

@@ -89,7 +89,12 @@ class Pipeline:
             else:
                 pairs = zip(*self.sides("train"), strict=True)
                 texts = (text for pair in pairs for text in pair)
-                known = train_vocabulary(texts, settings["size"])
+                known = train_vocabulary(
+                    texts,
+                    settings["size"],
+                    tags=tuple(tag_of(name) for name in settings["tags"]),
+                    alphabet=settings["alphabet"],
+                )
             known.save_pretrained(folder)
         return load_vocabulary(folder)
 
@@ -101,25 +106,42 @@ class Pipeline:
             *self.sides("train"), copies=data["invented_names"], seed=data["seed"]
         )
 
+    def rows(self) -> list[Row]:
+        """The training split as rows."""
+        return [Row(s, t, "", "") for s, t in zip(*self.sides("train"), strict=True)]
+
+    def related_rows(self, languages: list[str]) -> list[tuple[str, Row]]:
+        """The same sources in related languages, each with its language's tag.
+
+        Only sources of the main training split count: what is held out there, with
+        all that is nearly the same, stays unseen in every language.
+        """
+        allowed = set(self.sides("train")[0])
+        return [
+            (tag_of(language), Row(pair["en"], pair[language], "", ""))
+            for language in languages
+            for pair in load_corpus("apps", target=language)["train"]["translation"]
+            if pair["en"] in allowed
+        ]
+
     # -- steps ---------------------------------------------------------------
 
     def train_teacher(self) -> Path:
         """Train the teacher, or go on with it; returns its model folder."""
         out = self.folder / "teacher"
         if not (out / "model" / "config.json").is_file():
-            rows = [
-                Row(s, t, "", "") for s, t in zip(*self.sides("train"), strict=True)
-            ]
+            data = dict(self.teacher_recipe["data"])
+            related = self.related_rows(data.pop("related"))
             recipe = Recipe(**self.teacher_recipe["training"])
             architecture = Architecture(**self.teacher_recipe["architecture"])
             with token_bar("teacher", recipe.budget_tokens) as bar:
                 trainer = Trainer(
                     build_model(architecture, self.vocabulary, recipe.seed),
                     recipe,
-                    SampledEpochs(rows, self.vocabulary),
+                    SampledEpochs(self.rows(), self.vocabulary, related, **data),
                     folder=out,
                     validate=self.validator(),
-                    validate_every=500_000,
+                    validate_every=1_000_000,
                     progress=bar,
                 )
                 save_model(trainer.run(), self.vocabulary, out / "model")
@@ -134,6 +156,7 @@ class Pipeline:
             self.folder / "labels",
             beam=settings["beam"],
             compute_type=settings["compute_type"],
+            threads=torch.get_num_threads(),
         )
 
     def distilled_targets(self) -> tuple[list[str], Counter[str]]:
@@ -167,6 +190,7 @@ class Pipeline:
                     self.vocabulary,
                     recipe,
                     signals=signals,
+                    alpha=self.student_recipe["labels"]["alpha"] if soft else 0.0,
                     architecture=Architecture(**self.student_recipe["architecture"]),
                     folder=out,
                     validate=self.validator(),
@@ -223,6 +247,11 @@ class Pipeline:
     def curve(self, name: str) -> list[dict]:
         """The learning curve of a finished or running training."""
         return json.loads((self.folder / name / "history.json").read_text("utf-8"))
+
+
+def tag_of(language: str) -> str:
+    """The token that asks for a related language, first in the source."""
+    return f"<2{language}>"
 
 
 class LiveTranslator(TorchTranslator):

@@ -11,6 +11,7 @@ import heapq
 import json
 import math
 import random
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..errors import KdcourseError
 EOS, UNK, PAD = "</s>", "<unk>", "<pad>"
 EOS_ID, UNK_ID = 0, 1
 SPACE = "▁"
+PLAIN = re.compile(r"[^A-Z0-9{}_]*")  # a word that cannot be a name or a placeholder
 MAX_POSITIONS = 512
 
 
@@ -110,14 +112,21 @@ class SubwordSampler:
         self.segmentations = lru_cache(maxsize=None)(self._segmentations)
 
     def encode(self, text: str, rng: random.Random) -> list[int]:
-        """Token ids of one string, one segmentation drawn for each word, then EOS."""
+        """Token ids of one string, one segmentation drawn for each word, then EOS.
+
+        A word with a capital, a digit or a brace may be a name, which is copied piece
+        by piece: it is cut as everywhere, so that its copy has the same pieces.
+        """
         ids: list[int] = []
         for word in text.split():
             if word in self.specials:
                 ids.append(self.specials[word])
                 continue
             choices, cumulative = self.segmentations(SPACE + word)
-            ids += rng.choices(choices, cum_weights=cumulative)[0]
+            if PLAIN.fullmatch(word):
+                ids += rng.choices(choices, cum_weights=cumulative)[0]
+            else:
+                ids += choices[0]
         return [*ids, EOS_ID]
 
     def _segmentations(self, word: str) -> tuple[list[tuple[int, ...]], list[float]]:
