@@ -11,11 +11,13 @@ import torch
 from kdcourse.errors import KdcourseError
 from kdcourse.translation.augmentation import Augmenter, name_spans
 from kdcourse.translation.corpus import placeholders
+from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.models import (
     STUDENT,
     Architecture,
     build_model,
     count_parameters,
+    grow,
     load_model,
     save_model,
 )
@@ -142,6 +144,37 @@ def test_the_student_is_under_a_tenth_of_the_teacher():
     assert student <= teacher / 10
 
 
+DEEPER = Architecture(32, 64, 2, 3, 2, dropout=0.1)
+
+
+def test_a_grown_model_says_what_it_said_and_then_learns(vocabulary):
+    base = build_model(tiny.TINY, vocabulary, 1)
+    grown = grow(base, vocabulary, DEEPER)
+    layers = [len(s.layers) for s in (grown.model.encoder, grown.model.decoder)]
+    assert layers == [3, 2]
+    sources, targets = tiny.pairs(8)
+    batch = collate(fixed_examples(sources, targets, vocabulary), tiny.PAD)
+    # A fresh norm after a fresh norm changes nothing, so here the two are equal.
+    before, after = (student_logits(m.eval(), batch, "float32") for m in (base, grown))
+    torch.testing.assert_close(before, after, atol=1e-3, rtol=1e-3)
+    after.logsumexp(-1).sum().backward()
+    assert grown.model.decoder.layers[1].fc2.weight.grad.abs().sum() > 0
+    assert grown.get_input_embeddings().weight.grad[tiny.PAD].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        (Architecture(16, 64, 2, 3, 2), "d_model cannot grow from 32 to 16"),
+        (Architecture(32, 64, 4, 3, 2), "heads cannot grow from 2 to 4"),
+        (Architecture(32, 64, 2, 3, 0), "decoder cannot shrink from 1 layers to 0"),
+    ],
+)
+def test_only_layers_can_be_added(vocabulary, architecture, words):
+    with pytest.raises(KdcourseError, match=words):
+        grow(build_model(tiny.TINY, vocabulary, 1), vocabulary, architecture)
+
+
 def test_saved_in_halves_tied_once_and_loaded_in_float32(vocabulary, tmp_path):
     model = build_model(tiny.TINY, vocabulary, 1)
     save_model(model, vocabulary, tmp_path)
@@ -203,6 +236,18 @@ def test_exchanged_names_stand_on_both_sides_and_nothing_else_changes():
         assert placeholders(source) == placeholders(target)
         changed += source.split(" reached ")[0] != "Philips Hue"
     assert 100 < changed < 180  # seven in ten
+
+
+def test_brands_are_one_name_each_and_built_from_ordinary_words():
+    texts = ["open door now", "Alexa {host} cloud"]
+    augment, rng = Augmenter([], 1.0, texts), random.Random(4)
+    assert augment.ordinary == ["cloud", "door", "now", "open"]
+    brands = [augment.brand(rng) for _ in range(300)]
+    for brand in brands:
+        assert name_spans(f"{brand} is on", f"{brand} está activa") == [brand]
+    assert any(brand[0].islower() for brand in brands)
+    known = [b for b in brands if any(w in b.lower() for w in augment.ordinary)]
+    assert 200 < len(known) < 300
 
 
 def test_rows_without_a_name_sometimes_get_one_at_an_end():

@@ -39,17 +39,18 @@ def small_recipe(name):
     }
     if name == "teacher":
         recipe["vocabulary"] |= {"size": 120, "shipped": False, "alphabet": ""}
-        recipe["data"] |= {"related": ["gl"], "related_epochs": 1}
         recipe["architecture"]["d_model"] = 32
+        for part in ("architecture", "training"):
+            recipe["base"][part] |= recipe[part]
+        recipe["architecture"]["encoder_layers"] = 2
     return recipe
 
 
 @pytest.fixture
 def tiny_world(monkeypatch, tmp_path):
     def corpus(name, target):
-        # The related language holds rows of other sources too, as if of another split.
-        train = split(150, 1) if target == "es" else split(400, 4, target)
-        return DatasetDict(train=train, validation=split(20, 2), test=split(30, 3))
+        splits = {"train": (150, 1), "validation": (20, 2), "test": (30, 3)}
+        return DatasetDict({name: split(*size) for name, size in splits.items()})
 
     monkeypatch.setattr(module, "load_corpus", corpus)
     monkeypatch.setattr(module, "read_recipe", small_recipe)
@@ -90,15 +91,15 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
     assert (assets / "labels" / "es" / "manifest.json").is_file()
 
 
-def test_related_rows_are_tagged_and_share_the_training_sources(tiny_world):
+def test_the_teacher_grows_out_of_its_base(tiny_world):
     pipeline = Pipeline(tiny_world)
-    related = pipeline.related_rows(["gl"])
-    allowed = set(pipeline.sides("train")[0])
-    offered = set(tiny.pairs(400, 4)[0])
-    assert {row.source for _, row in related} == allowed & offered != offered
-    assert {tag for tag, _ in related} == {"<2gl>"}
-    tag = pipeline.vocabulary.convert_tokens_to_ids("<2gl>")
-    assert pipeline.vocabulary.decode([tag]) == "<2gl>"
+    teacher = load_model(pipeline.train_teacher())
+    assert len(load_model(tiny_world / "base" / "model").model.encoder.layers) == 1
+    assert len(teacher.model.encoder.layers) == 2
+    base, curve = pipeline.curve("base"), pipeline.curve("teacher")
+    assert curve[: len(base)] == base
+    later = json.loads((tiny_world / "teacher" / "history.json").read_text())
+    assert curve[-1]["tokens"] == base[-1]["tokens"] + later[-1]["tokens"]
 
 
 def test_unsound_labels_give_way_to_their_references(tiny_world, monkeypatch):

@@ -243,12 +243,13 @@ def test_sources_are_sampled_and_targets_are_not(vocabulary):
     assert spelled == [r.source for r in rows]  # cut otherwise, the text is the same
 
 
-def test_related_rows_come_tagged_and_only_at_first():
-    vocabulary = tiny.vocabulary(tags=("<2gl>",))
-    tag = vocabulary.convert_tokens_to_ids("<2gl>")
-    rows = [Row(s, t, "", "") for s, t in zip(*tiny.pairs(40), strict=True)]
-    related = [("<2gl>", row) for row in rows] * 2
-    epochs = SampledEpochs(rows, vocabulary, related, related_epochs=2)
-    tagged = [sum(e.source[0] == tag for e in epochs(n)) for n in range(4)]
-    assert tagged == [40, 40, 0, 0]
-    assert len(epochs(1)) == 80 and len(epochs(2)) == 40
+def test_brands_and_streams_give_other_draws(vocabulary):
+    rows = [Row("Alexa error {host}", "fallo Alexa {host}", "", "")] * 30
+    first, grown = (
+        SampledEpochs(rows, vocabulary, invented_names=1.0, stream=stream)(0)
+        for stream in ("data", "grown")
+    )
+    assert first != grown
+    brands = SampledEpochs(rows, vocabulary, invented_names=1.0, brands=True)
+    assert brands.augment.ordinary == ["error"]
+    assert not SampledEpochs(rows, vocabulary).augment.ordinary

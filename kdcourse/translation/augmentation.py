@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
 
 from .corpus import PLACEHOLDER
 
@@ -22,6 +23,9 @@ CODAS = ["", "", "", *"n r s l t x ck nd rt m ng sh z".split()]
 # Few rows have a name to exchange; others get one in a place that any language allows.
 ATTACHED = 0.15
 FORMS = ("{name}: {text}", "{text}: {name}", "{text} ({name})", "{text} - {name}")
+# Half of the words of a name, where ordinary words to build them from are known.
+COMPOUNDS = 0.5
+ORDINARY = re.compile(r"(?<!\S)[a-z]{3,8}(?!\S)")
 UNKNOWN = "日本語のテキスト中文房間приветстранаעבריתहिन्दी🔥💡🏠🚗🎉😀🌡🔋❄⚡"
 
 
@@ -47,11 +51,18 @@ def stands_in(span: str, text: str) -> bool:
 
 
 class Augmenter:
-    """Replace shared names and placeholders, reproducibly, with some probability."""
+    """Replace shared names and placeholders, reproducibly, with some probability.
 
-    def __init__(self, names: list[str], probability: float = 0.3):
+    ``texts``, where given, lend their ordinary words: half of all names are then
+    built as brands are, "Nextcloud" and "SmartThings", or begin small, "deCONZ".
+    """
+
+    def __init__(
+        self, names: list[str], probability: float = 0.3, texts: Iterable[str] = ()
+    ):
         self.words = sorted({word for name in names for word in name.split()})
         self.probability = probability
+        self.ordinary = sorted({w for text in texts for w in ORDINARY.findall(text)})
 
     def __call__(self, source: str, target: str, rng: random.Random) -> tuple[str, str]:
         """The pair, perhaps with some of its names and placeholders exchanged."""
@@ -109,8 +120,27 @@ class Augmenter:
         )
         count = rng.choices((1, 2, 3), (6, 3, 1))[0]
         return " ".join(
-            rng.choices(makers, (8, 6, 2, 3, 1, 1, 1, 1))[0]() for _ in range(count)
+            self.brand(rng)
+            if self.ordinary and rng.random() < COMPOUNDS
+            else rng.choices(makers, (8, 6, 2, 3, 1, 1, 1, 1))[0]()
+            for _ in range(count)
         )
+
+    def brand(self, rng: random.Random) -> str:
+        """One word as brands are made: "Nextcloud", "SmartThings", "deCONZ"."""
+        first, second = rng.choices(self.ordinary, k=2)
+        other = rng.choice((second, self.word(rng).lower()))
+        small = rng.choice((*"aeimxz", "de", "my", "eco", "go", first))
+        makers = (
+            lambda: (first + other).capitalize(),
+            lambda: (other + first).capitalize(),
+            lambda: first.capitalize() + other.capitalize(),
+            lambda: small + other.capitalize(),
+            lambda: small + self.word(rng).upper()[:5],
+            lambda: self.word(rng) + self.word(rng).lower(),
+            lambda: f"{first.capitalize()}-{other.capitalize()}",
+        )
+        return rng.choices(makers, (5, 3, 4, 3, 2, 3, 1))[0]()
 
     def identifier(self, rng: random.Random) -> str:
         """A made-up placeholder name, such as ``brontai_host``."""

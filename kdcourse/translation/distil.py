@@ -53,7 +53,7 @@ def with_invented_names(
     spans = [
         n for s, r in zip(sources, references, strict=True) for n in name_spans(s, r)
     ]
-    augment, rng = Augmenter(spans, 1.0), random.Random(seed)
+    augment, rng = Augmenter(spans, 1.0, sources), random.Random(seed)
     pairs = list(zip(sources, references, strict=True))
     made = dict(pairs)
     extra: dict[str, str] = {}

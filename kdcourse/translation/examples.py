@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
 
@@ -20,34 +20,30 @@ class SampledEpochs:
     """Each epoch anew: made-up names on both sides, sources cut into other subwords.
 
     Targets keep the tokenizer's best segmentation: another one each time would only
-    blur what the decoder should say. ``related`` holds further (tag, row) pairs, such
-    as English to Galician; each of the first ``related_epochs`` draws as many of them
-    as there are main rows. An epoch depends on nothing but its number, so that a
-    resumed training sees the same examples.
+    blur what the decoder should say. ``brands`` also builds names from the sources'
+    ordinary words. An epoch depends on nothing but its number and ``stream``, so that
+    a resumed training sees the same examples.
     """
 
     rows: list[Row]
     vocabulary: PreTrainedTokenizerFast
-    related: list[tuple[str, Row]] = field(default_factory=list)
-    related_epochs: int = 0
     invented_names: float = 0.4
+    brands: bool = False
     stream: str = "data"
 
     def __post_init__(self):
         spans = [n for r in self.rows for n in name_spans(r.source, r.target)]
-        self.augment = Augmenter(spans, self.invented_names)
+        texts = [row.source for row in self.rows] if self.brands else ()
+        self.augment = Augmenter(spans, self.invented_names, texts)
         self.sampler = SubwordSampler(self.vocabulary)
 
     def __call__(self, epoch: int) -> list[Example]:
         """The examples of an epoch."""
         rng = random.Random(f"{self.stream}/{epoch}")
-        pool = [("", row) for row in self.rows]
-        if epoch < self.related_epochs:
-            pool += rng.sample(self.related, min(len(pool), len(self.related)))
         sources, texts = [], []
-        for tag, row in pool:
+        for row in self.rows:
             source, target = self.augment(row.source, row.target, rng)
-            sources.append(self.sampler.encode(f"{tag} {source}", rng))
+            sources.append(self.sampler.encode(source, rng))
             texts.append(target)
         targets = self.vocabulary(texts)["input_ids"]
         pairs = zip(sources, targets, strict=True)

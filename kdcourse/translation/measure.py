@@ -145,8 +145,9 @@ class Measurement:
 
     def timings(self) -> dict:
         """Speed, size, int8 and throughput, each ratio within this run."""
-        teacher = self.run.folder / "teacher" / "model"
-        student = self.run.folder / f"{self.taught}-1" / "model"
+        chosen = chosen_models(self.run)
+        teacher = self.run.folder / chosen["teacher"] / "model"
+        student = self.run.folder / chosen["student"] / "model"
         examples = fixed_examples(*self.run.sides("train"), self.run.vocabulary)
         architecture = Architecture(**self.run.student_recipe["architecture"])
         return {

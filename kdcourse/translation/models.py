@@ -117,6 +117,62 @@ def prepare(model: MarianMTModel) -> MarianMTModel:
     return model
 
 
+@torch.no_grad()
+def grow(
+    model: MarianMTModel,
+    vocabulary: PreTrainedTokenizerFast,
+    architecture: Architecture,
+) -> MarianMTModel:
+    """A deeper model that begins where a trained one is (Gong et al. 2019).
+
+    "Efficient training of BERT by progressively stacking": each new layer, on top of
+    its stack, starts as a copy of a trained one. Here its residual branches are
+    silent at first and its norms are those of the layer below, so that the deeper
+    model says nearly what the shallower one said, and then learns to say it better.
+
+    Raises:
+        KdcourseError: the new model differs in more than depth, or is not deeper.
+    """
+    deeper = build_model(architecture, vocabulary, seed=0)
+    for name in ("d_model", "encoder_ffn_dim", "encoder_attention_heads", "vocab_size"):
+        old, new = getattr(model.config, name), getattr(deeper.config, name)
+        if old != new:
+            raise KdcourseError(
+                f"{name} cannot grow from {old} to {new}.",
+                wanted="the same width, heads and vocabulary; only layers are added",
+                todo="Train a model of another width from the start.",
+            )
+    state = model.state_dict()
+    for side in ("encoder", "decoder"):
+        old = len(getattr(model.model, side).layers)
+        new = len(getattr(deeper.model, side).layers)
+        if new < old:
+            raise KdcourseError(
+                f"The {side} cannot shrink from {old} layers to {new}.",
+                wanted=f"{old} layers or more",
+                todo="Give the grown architecture at least the old one's layers.",
+            )
+        for layer in range(old, new):
+            state |= _silent_layer(state, f"model.{side}.layers.", layer, old, new)
+    deeper.load_state_dict(state)
+    return prepare(deeper)
+
+
+def _silent_layer(state: dict, stack: str, layer: int, old: int, new: int) -> dict:
+    """The weights of one new layer: a trained one's, its branches' outputs zero."""
+    trained, top = f"{stack}{max(0, layer - new + old)}.", f"{stack}{old - 1}."
+    weights = {}
+    for name in [n for n in state if n.startswith(trained)]:
+        part = name.removeprefix(trained)
+        value = state[name].clone()
+        if part.startswith("fc2.") or ".out_proj." in part:
+            value.zero_()
+        elif "layer_norm." in part:
+            value = state[f"{top}final_layer_norm.{part.rsplit('.', 1)[1]}"].clone()
+        weights[f"{stack}{layer}.{part}"] = value
+    return weights
+
+
 def _without_row(gradient: torch.Tensor, row: int) -> torch.Tensor:
     gradient = gradient.clone()
     gradient[row] = 0

@@ -34,7 +34,7 @@ from .distil import (
 from .evaluation import score
 from .examples import SampledEpochs, fixed_examples
 from .labelling import Labels, filter_labels, label_corpus
-from .models import Architecture, build_model, load_model, save_model
+from .models import Architecture, build_model, grow, load_model, save_model
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .vocabulary import load_vocabulary, train_vocabulary
 
@@ -92,7 +92,7 @@ class Pipeline:
                 known = train_vocabulary(
                     texts,
                     settings["size"],
-                    tags=tuple(tag_of(name) for name in settings["tags"]),
+                    tags=tuple(f"<2{language}>" for language in settings["tags"]),
                     alphabet=settings["alphabet"],
                 )
             known.save_pretrained(folder)
@@ -110,42 +110,47 @@ class Pipeline:
         """The training split as rows."""
         return [Row(s, t, "", "") for s, t in zip(*self.sides("train"), strict=True)]
 
-    def related_rows(self, languages: list[str]) -> list[tuple[str, Row]]:
-        """The same sources in related languages, each with its language's tag.
-
-        Only sources of the main training split count: what is held out there, with
-        all that is nearly the same, stays unseen in every language.
-        """
-        allowed = set(self.sides("train")[0])
-        return [
-            (tag_of(language), Row(pair["en"], pair[language], "", ""))
-            for language in languages
-            for pair in load_corpus("apps", target=language)["train"]["translation"]
-            if pair["en"] in allowed
-        ]
-
     # -- steps ---------------------------------------------------------------
 
     def train_teacher(self) -> Path:
-        """Train the teacher, or go on with it; returns its model folder."""
-        out = self.folder / "teacher"
-        if not (out / "model" / "config.json").is_file():
-            data = dict(self.teacher_recipe["data"])
-            related = self.related_rows(data.pop("related"))
-            recipe = Recipe(**self.teacher_recipe["training"])
-            architecture = Architecture(**self.teacher_recipe["architecture"])
-            with token_bar("teacher", recipe.budget_tokens) as bar:
-                trainer = Trainer(
-                    build_model(architecture, self.vocabulary, recipe.seed),
-                    recipe,
-                    SampledEpochs(self.rows(), self.vocabulary, related, **data),
-                    folder=out,
-                    validate=self.validator(),
-                    validate_every=1_000_000,
-                    progress=bar,
-                )
-                save_model(trainer.run(), self.vocabulary, out / "model")
-        return out / "model"
+        """Train the teacher, or go on with it; returns its model folder.
+
+        First a shallower one, "base", which learns to look at its source much sooner;
+        the teacher grows out of it and is trained on.
+        """
+        teacher, base = self.teacher_recipe, self.teacher_recipe["base"]
+        if not self.is_trained("base") and not self.is_trained("teacher"):
+            seed = base["training"]["seed"]
+            model = build_model(
+                Architecture(**base["architecture"]), self.vocabulary, seed
+            )
+            self._train_on_references("base", model, base)
+        if not self.is_trained("teacher"):
+            model = grow(
+                load_model(self.folder / "base" / "model"),
+                self.vocabulary,
+                Architecture(**teacher["architecture"]),
+            )
+            self._train_on_references("teacher", model, teacher)
+        return self.folder / "teacher" / "model"
+
+    def is_trained(self, name: str) -> bool:
+        """Whether a model of this run is finished."""
+        return (self.folder / name / "model" / "config.json").is_file()
+
+    def _train_on_references(self, name, model, settings) -> None:
+        recipe = Recipe(**settings["training"])
+        with token_bar(name, recipe.budget_tokens) as bar:
+            trainer = Trainer(
+                model,
+                recipe,
+                SampledEpochs(self.rows(), self.vocabulary, **settings["data"]),
+                folder=self.folder / name,
+                validate=self.validator(),
+                validate_every=1_000_000,
+                progress=bar,
+            )
+            save_model(trainer.run(), self.vocabulary, self.folder / name / "model")
 
     def label(self) -> Labels:
         """Let the teacher translate all that students read; resumes after a kill."""
@@ -156,7 +161,6 @@ class Pipeline:
             self.folder / "labels",
             beam=settings["beam"],
             compute_type=settings["compute_type"],
-            threads=torch.get_num_threads(),
         )
 
     def distilled_targets(self) -> tuple[list[str], Counter[str]]:
@@ -175,7 +179,7 @@ class Pipeline:
     def train_student(self, method: str, seed: int) -> Path:
         """Train one student; returns its model folder."""
         out = self.folder / f"{method}-{seed}"
-        if not (out / "model" / "config.json").is_file():
+        if not self.is_trained(f"{method}-{seed}"):
             sources, targets = self.student_data
             if method in ("sequence", "both"):
                 targets, _ = self.distilled_targets()
@@ -245,13 +249,17 @@ class Pipeline:
         return validate
 
     def curve(self, name: str) -> list[dict]:
-        """The learning curve of a finished or running training."""
-        return json.loads((self.folder / name / "history.json").read_text("utf-8"))
+        """The learning curve of a finished or running training.
 
-
-def tag_of(language: str) -> str:
-    """The token that asks for a related language, first in the source."""
-    return f"<2{language}>"
+        The teacher's begins with that of the base from which it has grown.
+        """
+        rows = json.loads((self.folder / name / "history.json").read_text("utf-8"))
+        if name != "teacher":
+            return rows
+        before = self.curve("base")
+        spent = {key: before[-1][key] for key in ("step", "tokens", "epoch", "seconds")}
+        later = [row | {key: row[key] + spent[key] for key in spent} for row in rows]
+        return before + later
 
 
 class LiveTranslator(TorchTranslator):
