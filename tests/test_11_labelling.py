@@ -184,6 +184,11 @@ def test_a_process_killed_midway_ends_with_the_same_bytes(teacher, whole, tmp_pa
     assert contents(out) == contents(whole)
 
 
+def test_shards_made_side_by_side_have_the_same_bytes(teacher, whole, tmp_path):
+    label_corpus(SOURCES, teacher, tmp_path, **OPTIONS, workers=3)
+    assert contents(tmp_path) == contents(whole)
+
+
 def test_what_is_done_is_not_done_again(teacher, whole, monkeypatch):
     before = contents(whole)
     monkeypatch.setattr(labelling, "open_translator", None)

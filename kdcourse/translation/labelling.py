@@ -17,9 +17,11 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import ctranslate2
 from tqdm import tqdm
@@ -122,14 +124,15 @@ def label_corpus(
     beam: int = 4,
     compute_type: str = "int8",
     shard_size: int = 2000,
-    threads: int = 1,
+    workers: int = 1,
 ) -> Labels:
     """Translate every distinct source with the teacher, through CTranslate2.
 
     Sequence-level distillation (Kim & Rush 2016) trains the student on these. The
     sources are sorted by key before they are cut into shards of ``shard_size``, so
-    their order and their repetitions never matter. A folder that is not finished is
-    gone on with; a bar on standard error shows the progress.
+    their order and their repetitions never matter. ``workers`` shards are made at a
+    time, each on one thread: the bytes do not depend on it. A folder that is not
+    finished is gone on with; a bar on standard error shows the progress.
 
     Raises:
         KdcourseError: no source, an empty one, or a folder that holds the labels of
@@ -155,20 +158,41 @@ def label_corpus(
     }
     manifest |= {"complete": False, "shards": begun(folder, manifest)}
     todo = {n: k for n, k in shards.items() if n not in manifest["shards"]}
-    translator = None
     with tqdm(total=len(keys), desc="Labelling", unit=" sources", disable=None) as bar:
         bar.update(len(keys) - sum(map(len, todo.values())))
-        for name, part in todo.items():
-            translator = translator or open_translator(
-                teacher_folder, "ctranslate2", beam, threads, compute_type
+        translators: SimpleQueue[Translator] = SimpleQueue()
+        for _ in range(min(workers, len(todo))):
+            translators.put(
+                open_translator(teacher_folder, "ctranslate2", beam, 1, compute_type)
             )
-            data = pack(part, translated([texts[key] for key in part], translator, bar))
+
+        def make(name: str) -> tuple[str, str]:
+            translator, part = translators.get(), todo[name]
+            lines = translated([texts[key] for key in part], translator, bar)
+            try:
+                data = pack(part, lines)
+            finally:
+                translators.put(translator)
             write_whole(folder / name, data)
-            manifest["shards"][name] = hashlib.sha256(data).hexdigest()
+            return name, hashlib.sha256(data).hexdigest()
+
+        for name, digest in in_turns(make, todo, workers):
+            manifest["shards"][name] = digest
             write_manifest(folder, manifest)
     manifest["shards"] = dict(sorted(manifest["shards"].items()))
     write_manifest(folder, manifest | {"complete": True})
     return Labels.load(folder)
+
+
+def in_turns(make: Callable, tasks: Iterable, workers: int) -> Iterator:
+    """``make(task)`` for each task, ``workers`` at a time; the first error ends it."""
+    with ThreadPoolExecutor(workers) as pool:
+        results = [pool.submit(make, task) for task in tasks]
+        try:
+            for result in as_completed(results):
+                yield result.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def keyed(sources: Iterable[str]) -> dict[str, str]:

@@ -161,6 +161,7 @@ class Pipeline:
             self.folder / "labels",
             beam=settings["beam"],
             compute_type=settings["compute_type"],
+            workers=torch.get_num_threads(),
         )
 
     def distilled_targets(self) -> tuple[list[str], Counter[str]]:
