@@ -27,7 +27,7 @@ class Architecture:
     dropout: float = 0.1
 
 
-STUDENT = Architecture(128, 512, 4, 4, 1, dropout=0.1)
+STUDENT = Architecture(128, 512, 4, 4, 1, dropout=0.05)
 
 
 def build_model(
