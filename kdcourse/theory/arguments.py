@@ -1,0 +1,143 @@
+"""Checks of arguments: what was given, what is wanted, what to do.
+
+Every public function of this room calls these first, so that a mistake becomes one
+sentence that names the argument, and never a silent number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+
+class BadArgument(ValueError):
+    """An argument that cannot be right, in a sentence for a learner."""
+
+    def __init__(self, name: str, given: str, *, wanted: str, todo: str):
+        super().__init__(f"{name} is {given}. Wanted: {wanted}. To do: {todo}")
+        self.name = name
+
+
+def check_logits(name: str, logits: torch.Tensor, *, values: bool = True) -> None:
+    """A floating-point tensor (..., V) with tokens, without NaN or +inf.
+
+    An entry of -inf is a token that cannot be said (a masked vocabulary); a position
+    where nothing can be said is an error. ``values=False`` skips the passes over the
+    numbers, for code that runs at every training step.
+    """
+    todo = "Pass raw logits, before any softmax, with the vocabulary last."
+    if not isinstance(logits, torch.Tensor):
+        kind = type(logits).__name__
+        raise BadArgument(name, f"a {kind}", wanted="a torch.Tensor (..., V)", todo=todo)
+    if not logits.is_floating_point():
+        given = f"a tensor of {logits.dtype}"
+        raise BadArgument(name, given, wanted="floating-point logits", todo=todo)
+    if logits.dim() == 0 or logits.numel() == 0:
+        given = f"a tensor of shape {tuple(logits.shape)}"
+        raise BadArgument(name, given, wanted="at least one token, (..., V)", todo=todo)
+    if values:
+        _check_values(name, logits)
+
+
+def _check_values(name: str, logits: torch.Tensor) -> None:
+    bad = logits.isnan() | logits.isposinf()
+    if bad.any():
+        where = tuple(bad.nonzero()[0].tolist())
+        raise BadArgument(
+            name,
+            f"{logits[where].item()} at {where}, and so at {int(bad.sum())} places",
+            wanted="finite numbers, or -inf for a token that cannot be said",
+            todo="Look for a division by zero or an overflow where they were made.",
+        )
+    silent = logits.isneginf().all(dim=-1)
+    if silent.any():
+        raise BadArgument(
+            name,
+            f"-inf everywhere at position {tuple(silent.nonzero()[0].tolist())}",
+            wanted="at least one token that can be said",
+            todo="Mask positions with mask=, not with logits.",
+        )
+
+
+def check_same(name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor):
+    """Two tensors of one shape on one device."""
+    if tensor.shape != other.shape:
+        raise BadArgument(
+            name,
+            f"of shape {tuple(tensor.shape)}",
+            wanted=f"{tuple(other.shape)}, as {other_name}",
+            todo="Give both models the same tokens and the same vocabulary.",
+        )
+    check_device(name, tensor, other_name, other)
+
+
+def check_device(name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor):
+    """Two tensors on one device."""
+    if tensor.device != other.device:
+        raise BadArgument(
+            name,
+            f"on {tensor.device}",
+            wanted=f"{other.device}, as {other_name}",
+            todo=f"Move it with {name}.to({other_name}.device).",
+        )
+
+
+def check_integers(name: str, tensor: torch.Tensor) -> None:
+    """A tensor of whole numbers: token ids."""
+    whole = isinstance(tensor, torch.Tensor) and not (
+        tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool
+    )
+    if not whole:
+        kind = getattr(tensor, "dtype", type(tensor).__name__)
+        raise BadArgument(
+            name,
+            f"of {kind}",
+            wanted="a tensor of integer token ids",
+            todo="Pass ids such as labels.long(), not scores or text.",
+        )
+
+
+def check_share(name: str, value: float) -> None:
+    """A number in 0..1."""
+    if not _is_number(value) or not 0.0 <= value <= 1.0:
+        raise BadArgument(
+            name, f"{value!r}", wanted="a number in 0..1", todo="Choose such a number."
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """A finite number above 0."""
+    if not _is_number(temperature) or not 0.0 < temperature < float("inf"):
+        raise BadArgument(
+            "temperature",
+            f"{temperature!r}",
+            wanted="a finite number above 0",
+            todo="Take 1 for the distribution itself, 2 to 10 to soften it.",
+        )
+
+
+def check_k(k: int, size: int) -> None:
+    """A number of entries that the vocabulary has."""
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= size:
+        raise BadArgument(
+            "k",
+            f"{k!r}",
+            wanted=f"a whole number in 1..{size}, the size of the vocabulary",
+            todo="Keep fewer entries, or give logits of the whole vocabulary.",
+        )
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """One of some words."""
+    if value not in choices:
+        raise BadArgument(
+            name,
+            f"{value!r}",
+            wanted=f"one of {', '.join(choices)}",
+            todo="Check the spelling.",
+        )
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
