@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from kdcourse.errors import KdcourseError
-from kdcourse.theory.signals import top_k_signal
+from kdcourse.theory.signals import top_k
 from kdcourse.translation import distil as module
 from kdcourse.translation.distil import (
     METHODS,
@@ -90,7 +90,7 @@ def test_cached_signals_are_the_teachers_whatever_the_batch(teacher, examples, s
     shuffled = random.Random(5).sample(examples, 20)
     batch = collate(shuffled, tiny.PAD)
     logits, _ = real_tokens(student_logits(teacher, batch, "float32"), batch)
-    live, cached = top_k_signal(logits, 4), signals.signal(batch)
+    live, cached = top_k(logits, 4), signals.signal(batch)
     assert (live.indices == cached.indices).float().mean() > 0.99  # ties may swap
     torch.testing.assert_close(
         live.log_probs, cached.log_probs.float(), atol=2e-2, rtol=0

@@ -1,17 +1,336 @@
-"""Distillation losses as pure functions, summed over tokens in float32.
+"""Distillation losses as pure functions of (student logits, signal, mask).
 
-Each takes logits of real tokens only, (N, V), and returns a sum over the N tokens:
-whoever holds the batch divides once by its number of real tokens. The loss then
-does not depend on padding, batch shape or gradient accumulation.
+All are computed in float32 (float64 stays float64), summed over the real tokens and
+divided once by their number, so that a loss does not depend on padding, on the shape
+of the batch or on gradient accumulation. They work through the tokens in chunks and
+keep nothing but the gradient: one tensor of the size of the logits, where autograd
+would keep four or five.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-from .signals import TopKSignal
+from .arguments import (
+    BadArgument,
+    check_choice,
+    check_device,
+    check_integers,
+    check_logits,
+    check_share,
+    check_temperature,
+)
+from .divergences import FROM_LOG_PROBS
+from .signals import Dense, Signal, log_softmax
 
-TINY = 1e-9
+IGNORE = -100
+CHUNK_ENTRIES = 1 << 18  # of logits at a time: a megabyte in float32 stays in the cache
+
+
+def distillation_loss(
+    student_logits: torch.Tensor,
+    signal: Signal | torch.Tensor,
+    *,
+    labels: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    temperature: float = 1.0,
+    alpha: float = 0.0,
+    divergence: str = "forward_kl",
+    normalizer: float | None = None,
+) -> torch.Tensor:
+    """Response-based distillation, with hard labels mixed in.
+
+    L = 1/N Σ_t [ (1 - α) T² D(Pr^t_T ‖ Pr^s_T) - α log Pr^s(y_t) ], over the N real
+    tokens, in nats; Pr_T is the softmax at temperature T (Hinton et al. 2015; token by
+    token for translation, Kim & Rush 2016). T² keeps the gradient's size: that of the
+    soft term alone would fall as 1/T².
+
+    Args:
+        student_logits: (..., V), the only argument that receives a gradient.
+        signal: the teacher's answers, ``Dense`` or ``TopK``, or its logits (..., V).
+        labels: (...) token ids, -100 where there is none; needed where α > 0.
+        mask: (...) bool, True for a real token. Without it, the tokens with a label;
+            without labels, all tokens.
+        temperature: T > 0. The hard labels are always scored at T = 1.
+        alpha: share of the hard labels, in 0..1.
+        divergence: "forward_kl", or another name of ``divergences.DIVERGENCES``.
+        normalizer: what to divide by instead of N: the number of real tokens of the
+            whole step where the batch is a part of it, or 1 for the sum.
+
+    Raises:
+        BadArgument: a shape, dtype, device or number that cannot be right.
+    """
+    check_logits("student_logits", student_logits, values=False)
+    if isinstance(signal, torch.Tensor):
+        signal = Dense(signal)
+    terms = _Terms(signal, labels, temperature, alpha, divergence)
+    terms.check(student_logits, student_logits.shape[-1])
+    index = _real_tokens(student_logits, labels, mask)
+    total = _RowLoss.apply(student_logits, terms, index)
+    terms.explain(total, "student_logits", student_logits)
+    return total / _divisor(normalizer, index)
+
+
+def fused_distillation_loss(
+    hidden: torch.Tensor,
+    lm_head: torch.nn.Linear,
+    signal: Signal | torch.Tensor,
+    *,
+    labels: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    temperature: float = 1.0,
+    alpha: float = 0.0,
+    divergence: str = "forward_kl",
+    normalizer: float | None = None,
+    chunk_tokens: int = 128,
+) -> torch.Tensor:
+    """``distillation_loss(lm_head(hidden), …)`` without ever holding those logits.
+
+    The logits of ``chunk_tokens`` tokens are made, used and dropped, and their
+    gradient at once carried on to ``hidden`` (..., d) and to the head's weight (V, d)
+    and bias: same value and same gradients, in memory of one chunk. ``signal`` is
+    read a chunk at a time too; the other arguments are those of distillation_loss.
+    """
+    check_logits("hidden", hidden, values=False)
+    if isinstance(signal, torch.Tensor):
+        signal = Dense(signal)
+    weight, bias = lm_head.weight, lm_head.bias
+    if hidden.shape[-1] != weight.shape[1]:
+        raise BadArgument(
+            "hidden",
+            f"of width {hidden.shape[-1]}",
+            wanted=f"{weight.shape[1]}, the input width of lm_head",
+            todo="Pass the decoder's last hidden states, before lm_head.",
+        )
+    check_device("hidden", hidden, "lm_head.weight", weight)
+    terms = _Terms(signal, labels, temperature, alpha, divergence)
+    terms.check(hidden[..., :1].expand(*hidden.shape[:-1], len(weight)), len(weight))
+    if not chunk_tokens >= 1:
+        raise BadArgument(
+            "chunk_tokens",
+            f"{chunk_tokens!r}",
+            wanted="a whole number above 0",
+            todo="Take as many as memory holds; 128 is quick.",
+        )
+    index = _real_tokens(hidden, labels, mask)
+    total = _FusedLoss.apply(hidden, weight, bias, terms, index, chunk_tokens)
+    terms.explain(total, "hidden", hidden)
+    return total / _divisor(normalizer, index)
+
+
+class _Terms:
+    """What a token's loss is made of; ``rows`` gives the losses (n,) of some tokens."""
+
+    def __init__(self, signal, labels, temperature, alpha, divergence):
+        check_temperature(temperature)
+        check_share("alpha", alpha)
+        check_choice("divergence", divergence, FROM_LOG_PROBS)
+        self.signal, self.labels = signal, labels
+        self.temperature, self.alpha = temperature, alpha
+        self.divergence = FROM_LOG_PROBS[divergence]
+
+    def check(self, student_logits: torch.Tensor, size: int) -> None:
+        if not hasattr(self.signal, "log_distributions"):
+            raise BadArgument(
+                "signal",
+                f"a {type(self.signal).__name__}",
+                wanted="Dense, TopK, or the teacher's logits",
+                todo="Wrap the teacher's answer: Dense(teacher_logits).",
+            )
+        self.signal.check(student_logits, self.temperature)
+        if self.labels is not None:
+            _check_labels(self.labels, student_logits, size)
+        elif self.alpha:
+            raise BadArgument(
+                "labels",
+                f"None with alpha = {self.alpha}",
+                wanted="token ids of the shape of student_logits without V",
+                todo="Pass labels=, or alpha=0 for the teacher alone.",
+            )
+
+    def explain(self, total: torch.Tensor, name: str, student: torch.Tensor) -> None:
+        """Say which input made a loss NaN; looked for only once it has happened."""
+        if total.isfinite():
+            return
+        check_logits(name, student.detach())
+        self.signal.check_values()
+
+    def rows(self, student_logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        loss = 0.0
+        log_q = log_softmax(student_logits, self.temperature)
+        if self.alpha < 1.0:
+            answers = self.signal.rows(index)
+            soft = self.divergence(*answers.log_distributions(log_q, self.temperature))
+            loss = (1.0 - self.alpha) * self.temperature**2 * soft
+        if self.alpha > 0.0:
+            if self.temperature != 1.0:  # the hard labels are scored at T = 1
+                log_q = log_softmax(student_logits)
+            labels = self.labels.flatten().index_select(0, index).long()
+            loss = loss - self.alpha * log_q.gather(1, labels[:, None]).squeeze(1)
+        return loss
+
+
+def _check_labels(labels: torch.Tensor, logits: torch.Tensor, size: int) -> None:
+    check_integers("labels", labels)
+    check_device("labels", labels, "student_logits", logits)
+    if labels.shape != logits.shape[:-1]:
+        raise BadArgument(
+            "labels",
+            f"of shape {tuple(labels.shape)}",
+            wanted=f"{tuple(logits.shape[:-1])}: one a token of student_logits",
+            todo="Compare position t's logits with the token that stands at t.",
+        )
+    wrong = (labels != IGNORE) & ((labels < 0) | (labels >= size))
+    if wrong.any():
+        raise BadArgument(
+            "labels",
+            f"{int(labels[wrong][0])} among others",
+            wanted=f"ids in 0..{size - 1}, or {IGNORE} where no token is",
+            todo="Use the vocabulary that the logits are over.",
+        )
+
+
+def _real_tokens(logits, labels, mask) -> torch.Tensor:
+    """The numbers (N,) of the real tokens in the flattened leading shape."""
+    shape = logits.shape[:-1]
+    if mask is None:
+        if labels is None:
+            return torch.arange(shape.numel(), device=logits.device)
+        mask = labels != IGNORE
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
+        raise BadArgument(
+            "mask",
+            f"of {getattr(mask, 'dtype', type(mask).__name__)}",
+            wanted="a bool tensor, True for a real token",
+            todo=f"Make it from the labels: labels != {IGNORE}.",
+        )
+    if mask.shape != shape:
+        raise BadArgument(
+            "mask",
+            f"of shape {tuple(mask.shape)}",
+            wanted=f"{tuple(shape)}: one a token of student_logits",
+            todo=f"Make it from the labels: labels != {IGNORE}.",
+        )
+    check_device("mask", mask, "student_logits", logits)
+    if labels is not None and (mask & (labels == IGNORE)).any():
+        raise BadArgument(
+            "mask",
+            "True where labels are -100",
+            wanted="real tokens only",
+            todo="Leave mask out: it is then made from the labels.",
+        )
+    index = mask.flatten().nonzero().squeeze(1)
+    if not len(index):
+        raise BadArgument(
+            "mask" if labels is None else "labels",
+            "without a single real token",
+            wanted="at least one",
+            todo="Leave such a batch out: its loss is 0/0.",
+        )
+    return index
+
+
+def _divisor(normalizer: float | None, index: torch.Tensor) -> float:
+    if normalizer is None:
+        return float(len(index))
+    if not normalizer > 0:
+        raise BadArgument(
+            "normalizer",
+            f"{normalizer!r}",
+            wanted="a number above 0",
+            todo="Give the number of real tokens of the whole step.",
+        )
+    return float(normalizer)
+
+
+class _RowLoss(torch.autograd.Function):
+    """Sum of the rows' losses; the gradient is made chunk by chunk in the forward."""
+
+    @staticmethod
+    def forward(ctx, logits, terms, index):
+        flat = logits.flatten(0, -2)
+        whole = len(index) == len(flat)
+        wanted = ctx.needs_input_grad[0]
+        gradient = (
+            (torch.empty_like if whole else torch.zeros_like)(flat) if wanted else None
+        )
+        total = _zero(logits)
+        for rows in index.split(max(1, CHUNK_ENTRIES // flat.shape[1])):
+            some = flat.index_select(0, rows)
+            value, grads = _value_and_gradients(terms.rows, [some], rows, wanted)
+            total += value
+            if wanted:
+                gradient.index_copy_(0, rows, grads[0])
+        ctx.shape = logits.shape
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        (gradient,) = ctx.saved_tensors
+        # One number scales all of it; the tensor itself stays for a second backward.
+        return (gradient * upstream.to(gradient.dtype)).view(ctx.shape), None, None
+
+
+class _FusedLoss(torch.autograd.Function):
+    """The same from the hidden states: the logits live for one chunk."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, terms, index, chunk_tokens):
+        flat = hidden.flatten(0, -2)
+        inputs = [flat, weight] if bias is None else [flat, weight, bias]
+        gradients = [torch.zeros_like(x) for x in inputs]
+        total = _zero(hidden)
+
+        def losses(some, *head_and_rows):
+            *head, rows = head_and_rows
+            return terms.rows(torch.nn.functional.linear(some, *head), rows)
+
+        for rows in index.split(chunk_tokens):
+            parts = [flat.index_select(0, rows), *inputs[1:]]
+            value, grads = _value_and_gradients(losses, parts, rows, True)
+            total += value
+            gradients[0].index_copy_(0, rows, grads[0])
+            for sum_, one in zip(gradients[1:], grads[1:], strict=True):
+                sum_ += one
+        ctx.shape, ctx.has_bias = hidden.shape, bias is not None
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        first, *head = (g * upstream.to(g.dtype) for g in ctx.saved_tensors)
+        bias = head[1] if ctx.has_bias else None
+        return first.view(ctx.shape), head[0], bias, None, None, None
+
+
+def _zero(like: torch.Tensor) -> torch.Tensor:
+    kind = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.zeros((), dtype=kind, device=like.device)
+
+
+def _value_and_gradients(
+    losses: Callable, inputs: list[torch.Tensor], rows: torch.Tensor, wanted: bool
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Σ losses(*inputs, rows), and where wanted its gradient in each input."""
+    with torch.set_grad_enabled(wanted):
+        inputs = [x.detach().requires_grad_(wanted) for x in inputs]
+        value = losses(*inputs, rows).sum()
+        return value.detach(), torch.autograd.grad(value, inputs) if wanted else ()
+
+
+def cross_entropy(student_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """-Σ_t log Pr^s(y_t | y_<t, z), in nats.
+
+    With labels from the reference this trains an untaught student; with the teacher's
+    own output ŷ it is the target-generated loss of sequence-level distillation
+    (Kim & Rush 2016, eq. 8). ``student_logits`` (N, V); ``labels`` (N,) token ids.
+    """
+    return _CrossEntropy.apply(student_logits.float(), labels)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -32,55 +351,3 @@ class _CrossEntropy(torch.autograd.Function):
         gradient, labels = ctx.saved_tensors
         minus_one = gradient.new_full((len(labels), 1), -1.0)
         return gradient.scatter_add(1, labels[:, None], minus_one).mul_(upstream), None
-
-
-def cross_entropy(student_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """-Σ_t log Pr^s(y_t | y_<t, z), in nats.
-
-    With labels from the reference this trains an untaught student; with the teacher's
-    own output ŷ it is the target-generated loss of sequence-level distillation
-    (Kim & Rush 2016, eq. 8). ``student_logits`` (N, V); ``labels`` (N,) token ids.
-    """
-    return _CrossEntropy.apply(student_logits.float(), labels)
-
-
-def top_k_divergence(student_logits: torch.Tensor, signal: TopKSignal) -> torch.Tensor:
-    """Forward KL(Pr^t ‖ Pr^s) over the k kept entries and one bucket for the rest.
-
-    Σ_n [ Σ_{v ∈ top k} p_v (log p_v - log q_v) + r (log r - log s) ], in nats, with p
-    the teacher, q the student, r = 1 - Σ_{v ∈ top k} p_v and s likewise for q. Merging
-    entries never raises a KL, so this is a lower bound of the full one; it reaches it
-    at k = V and is zero only where the student agrees on every kept entry. The kept
-    probabilities are not renormalised: that would teach the student to forget the rest.
-    """
-    log_q = torch.log_softmax(student_logits.float(), dim=-1).gather(
-        1, signal.indices.long()
-    )
-    log_p = signal.log_probs.float()
-    p, rest = log_p.exp(), signal.missing
-    student_rest = (1.0 - log_q.exp().sum(dim=1)).clamp_min(TINY)
-    kept = (p * (log_p - log_q)).sum()
-    bucket = rest * (rest.clamp_min(TINY).log() - student_rest.log())
-    return kept + bucket.sum()
-
-
-def word_level(
-    student_logits: torch.Tensor,
-    signal: TopKSignal,
-    labels: torch.Tensor,
-    *,
-    alpha: float = 0.0,
-) -> torch.Tensor:
-    """Word-level distillation: (1 - alpha) · KL(Pr^t ‖ Pr^s) + alpha · cross-entropy.
-
-    Response-based distillation at temperature 1 on every target token (Hinton et al.
-    2015; Kim & Rush 2016, eq. 7), from a top-k signal, with hard labels mixed in.
-    """
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(
-            f"alpha is {alpha}: the share of the hard labels lies in 0..1."
-        )
-    loss = (1.0 - alpha) * top_k_divergence(student_logits, signal)
-    if alpha:
-        loss = loss + alpha * cross_entropy(student_logits, labels)
-    return loss

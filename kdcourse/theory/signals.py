@@ -1,46 +1,288 @@
 """The teacher's answer as a value: a loss never asks where it came from.
 
-A full distribution over 4,000 subwords costs 16 kB a token. Almost all of its mass
-lies on a few entries, so a cache keeps the k best and the mass of the rest.
+``Dense`` holds logits over the whole vocabulary, from a live model. ``TopK`` holds the
+k best entries of each token, from a cache on disk, and says what is to be thought of
+the mass that it does not hold. A loss asks either of them for the same thing: two
+distributions over one set of events, the teacher's and the student's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
+from .arguments import (
+    BadArgument,
+    check_choice,
+    check_device,
+    check_integers,
+    check_k,
+    check_logits,
+    check_same,
+    check_temperature,
+)
+
+TAILS = ("bucket", "uniform", "renormalise")
+
+
+def log_softmax(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """log softmax(z / T) in float32, or in float64 where the logits are."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    return torch.log_softmax(logits, dim=-1)
+
 
 @dataclass(frozen=True)
-class TopKSignal:
-    """The k largest probabilities of each token and what is left for all others.
+class Dense:
+    """The teacher's logits (..., V): all that it has to say.
 
-    ``indices`` (N, k) integer token ids; ``log_probs`` (N, k) natural logarithms of
-    Pr^t at temperature 1, not renormalised; ``missing`` (N,) is the rest of the mass,
-    1 - Σ_k Pr^t. N counts real target tokens, row by row of a batch.
+    ``bytes_per_token`` is what a cache of it would cost: 4 V bytes in float32.
+    """
+
+    logits: torch.Tensor
+
+    def __post_init__(self):
+        check_logits("teacher_logits", self.logits, values=False)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The leading shape (...): one answer for each of these tokens."""
+        return self.logits.shape[:-1]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's answer."""
+        return self.logits.shape[-1] * self.logits.element_size()
+
+    def check(self, student_logits: torch.Tensor, temperature: float) -> None:
+        """An error where these logits cannot be compared with the student's."""
+        check_temperature(temperature)
+        check_same("teacher_logits", self.logits, "student_logits", student_logits)
+
+    def check_values(self) -> None:
+        """An error where there are NaN among the logits."""
+        check_logits("teacher_logits", self.logits)
+
+    def rows(self, index: torch.Tensor) -> Dense:
+        """The answers (n, V) to some tokens, numbered in the flattened shape."""
+        return Dense(self.logits.flatten(0, -2).index_select(0, index))
+
+    def log_distributions(
+        self, log_q: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log Pr^t at a temperature, and the student's log Pr^s as given, (..., V)."""
+        with torch.no_grad():
+            return log_softmax(self.logits, temperature), log_q
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k most probable entries of each token; the rest by an explicit policy.
+
+    ``indices`` (..., k) are token ids and ``log_probs`` (..., k) natural logarithms of
+    the teacher's probabilities at ``temperature``, never renormalised. ``log_rest``
+    (...), where it was kept, is log r, r = 1 - Σ_{v ∈ top k} p_v the missing mass; a
+    difference of rounded numbers cannot give it where it is small. ``tail`` says how
+    the missing mass is treated:
+
+    ``"bucket"``
+        All other entries are one event. With S the kept set, the loss is
+        D_k = Σ_{v ∈ S} p_v log(p_v / q_v) + r log(r / s), s = 1 - Σ_{v ∈ S} q_v.
+        *It is a lower bound of the full divergence.* Proof for KL: by the log-sum
+        inequality, Σ_{v ∉ S} p_v log(p_v / q_v) ≥ (Σ p_v) log(Σ p_v / Σ q_v)
+        = r log(r / s); add the kept terms on both sides. Equality holds where p and q
+        are proportional outside S, so at k = V it is exact, and no bucket can be
+        split without the bound rising. The same holds for every f-divergence (reverse
+        KL, Jensen-Shannon, skew KL, total variation): merging events cannot raise one.
+    ``"uniform"``
+        r is spread evenly over the other V - k entries: an assumption, not a bound.
+    ``"renormalise"``
+        p_v / Σ p_v: the rest is said to be impossible. It biases the student, more so
+        the softer the distribution; it is here to be measured, not recommended.
+
+    A cache cannot be softened afterwards, for the shape of its tail is lost: cache at
+    the temperature at which you train.
     """
 
     indices: torch.Tensor
     log_probs: torch.Tensor
+    tail: str = "bucket"
+    temperature: float = 1.0
+    log_rest: torch.Tensor | None = None
 
     def __post_init__(self):
-        if self.indices.shape != self.log_probs.shape or self.indices.dim() != 2:
-            raise ValueError(
-                f"indices have shape {tuple(self.indices.shape)} and log_probs "
-                f"{tuple(self.log_probs.shape)}: both must be (tokens, k)."
-            )
+        check_integers("indices", self.indices)
+        check_logits("log_probs", self.log_probs, values=False)
+        check_same("log_probs", self.log_probs, "indices", self.indices)
+        check_choice("tail", self.tail, TAILS)
+        check_temperature(self.temperature)
+        if self.log_rest is not None:
+            check_same("log_rest", self.log_rest, "indices", self.indices[..., 0])
+
+    @property
+    def shape(self) -> torch.Size:
+        """The leading shape (...): one answer for each of these tokens."""
+        return self.indices.shape[:-1]
+
+    @property
+    def k(self) -> int:
+        """The number of kept entries a token."""
+        return self.indices.shape[-1]
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's answer: k ids and k probabilities, and r if kept."""
+        sizes = self.indices.element_size() + self.log_probs.element_size()
+        rest = 0 if self.log_rest is None else self.log_rest.element_size()
+        return self.k * sizes + rest
 
     @property
     def missing(self) -> torch.Tensor:
-        """Probability mass outside the k entries, at least 0."""
-        return (1.0 - self.log_probs.float().exp().sum(dim=1)).clamp_min(0.0)
+        """The mass r (...) outside the k entries, at least 0."""
+        if self.log_rest is not None:
+            return _widen(self.log_rest).exp()
+        return (1.0 - _widen(self.log_probs).exp().sum(dim=-1)).clamp_min(0.0)
+
+    def check(self, student_logits: torch.Tensor, temperature: float) -> None:
+        """An error where these answers cannot be compared with the student's."""
+        check_temperature(temperature)
+        check_device("signal", self.indices, "student_logits", student_logits)
+        if self.shape != student_logits.shape[:-1]:
+            raise BadArgument(
+                "signal",
+                f"answers to {tuple(self.shape)} tokens",
+                wanted=f"{tuple(student_logits.shape[:-1])}, as student_logits",
+                todo="Select the answers to the very tokens that are scored.",
+            )
+        if temperature != self.temperature:
+            raise BadArgument(
+                "temperature",
+                f"{temperature} for answers cached at {self.temperature}",
+                wanted="one temperature for both",
+                todo=f"Cache again with top_k(…, temperature={temperature}).",
+            )
+        check_k(self.k, student_logits.shape[-1])
+        if int(self.indices.max()) >= student_logits.shape[-1]:
+            raise BadArgument(
+                "indices",
+                f"{int(self.indices.max())} among others",
+                wanted=f"ids in 0..{student_logits.shape[-1] - 1}",
+                todo="Use a cache made over the student's own vocabulary.",
+            )
+
+    def check_values(self) -> None:
+        """An error where there are NaN among the log-probabilities."""
+        check_logits("log_probs", self.log_probs)
+
+    def rows(self, index: torch.Tensor) -> TopK:
+        """The answers (n, k) to some tokens, numbered in the flattened shape."""
+        parts = (self.indices, self.log_probs)
+        indices, log_probs = (x.flatten(0, -2).index_select(0, index) for x in parts)
+        rest = self.log_rest
+        rest = None if rest is None else rest.flatten().index_select(0, index)
+        return replace(self, indices=indices, log_probs=log_probs, log_rest=rest)
+
+    def log_distributions(
+        self, log_q: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log Pr^t and log Pr^s over the same events: k + 1 of a bucket, else V.
+
+        ``log_q`` (..., V) is the student's log Pr^s at the temperature of the cache.
+        """
+        if self.tail != "bucket":
+            return self.dense_log_probs(log_q.shape[-1]).to(log_q.dtype), log_q
+        indices, kept = self.indices.long(), _widen(self.log_probs).to(log_q.dtype)
+        others = _log_sum_of_others(log_q, indices)
+        log_rest = self._log_rest(others.isneginf().squeeze(-1)).to(kept)
+        log_p = torch.cat([kept, log_rest[..., None]], dim=-1)
+        return log_p, torch.cat([log_q.gather(-1, indices), others], dim=-1)
+
+    def _log_rest(self, impossible: torch.Tensor) -> torch.Tensor:
+        """log r (...); ``impossible`` marks tokens whose student has no other entry."""
+        if self.log_rest is not None:
+            return _widen(self.log_rest)
+        # One minus the kept is uncertain by their rounding, which is no mass.
+        rounding = 1e-2 if self.log_probs.dtype == torch.float16 else 1e-5
+        rest = self.missing
+        return rest.masked_fill(impossible & (rest < rounding), 0.0).log()
+
+    def dense_log_probs(self, size: int) -> torch.Tensor:
+        """log Pr^t (..., V) as the tail policy completes it; V is ``size``.
+
+        Raises:
+            BadArgument: the policy is "bucket", which says nothing about single
+                entries, or the vocabulary is smaller than k or than an id.
+        """
+        check_k(self.k, size)
+        kept = _widen(self.log_probs)
+        if self.tail == "bucket":
+            raise BadArgument(
+                "tail",
+                "'bucket'",
+                wanted="'uniform' or 'renormalise' to name every entry",
+                todo="Compare with tail='bucket' directly, or choose another policy.",
+            )
+        if self.tail == "renormalise":
+            kept, rest = (
+                kept.log_softmax(dim=-1),
+                torch.full_like(kept[..., :1], -torch.inf),
+            )
+        else:
+            nothing = torch.full(self.shape, self.k == size)
+            rest = self._log_rest(nothing.to(kept.device))[..., None]
+            rest = rest - math.log(max(1, size - self.k))
+        full = rest.expand(*self.shape, size).clone()
+        return full.scatter_(-1, self.indices.long(), kept)
+
+    def compact(self) -> TopK:
+        """The same answers as they are stored: float16, ids in 16 or 32 bits."""
+        small = int(self.indices.max()) <= torch.iinfo(torch.int16).max
+        kind = torch.int16 if small else torch.int32
+        half = self.log_probs.half()
+        # Below float16's -65504 there is no mass to speak of.
+        rest = None if self.log_rest is None else self.log_rest.half()
+        return replace(
+            self, indices=self.indices.to(kind), log_probs=half, log_rest=rest
+        )
 
 
-def top_k_signal(teacher_logits: torch.Tensor, k: int) -> TopKSignal:
-    """The k best of softmax(teacher_logits); logits are (N, V), 1 <= k <= V."""
-    tokens, size = teacher_logits.shape
-    if not 1 <= k <= size:
-        raise ValueError(f"k is {k}: it must lie between 1 and the vocabulary, {size}.")
-    log_probs = torch.log_softmax(teacher_logits.float(), dim=-1)
-    values, indices = log_probs.topk(k, dim=-1)
-    return TopKSignal(indices, values)
+def top_k(
+    teacher_logits: torch.Tensor,
+    k: int,
+    *,
+    temperature: float = 1.0,
+    tail: str = "bucket",
+) -> TopK:
+    """The k best of softmax(z / T) of teacher logits (..., V), 1 ≤ k ≤ V."""
+    check_logits("teacher_logits", teacher_logits, values=False)
+    check_k(k, teacher_logits.shape[-1])
+    check_temperature(temperature)
+    with torch.no_grad():
+        log_probs = log_softmax(teacher_logits, temperature)
+        values, indices = log_probs.topk(k, dim=-1)
+        rest = _log_sum_of_others(log_probs, indices).squeeze(-1)
+    return TopK(indices, values, tail, temperature, rest)
+
+
+def to_dense(signal: TopK, size: int, tail: str = "uniform") -> Dense:
+    """Logits of the distribution that a tail policy makes of a top-k answer."""
+    return Dense(replace(signal, tail=tail).dense_log_probs(size))
+
+
+def _log_sum_of_others(log_q: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """log Σ_{v ∉ S} q_v (..., 1), summed: one minus the kept would be rounding."""
+    others = log_q.scatter(-1, indices, -torch.inf)
+    # Where none can be said, log 0 has no gradient; logsumexp alone would give NaN.
+    none = others.isneginf().all(dim=-1, keepdim=True)
+    summed = others.masked_fill(none, 0.0).logsumexp(dim=-1, keepdim=True)
+    return summed.masked_fill(none, -torch.inf)
+
+
+def _widen(values: torch.Tensor) -> torch.Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+Signal = Dense | TopK

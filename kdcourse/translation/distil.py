@@ -23,8 +23,8 @@ import torch
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
 from ..errors import KdcourseError
-from ..theory.losses import word_level
-from ..theory.signals import TopKSignal, top_k_signal
+from ..theory.losses import distillation_loss
+from ..theory.signals import TopK, top_k
 from .augmentation import Augmenter, name_spans
 from .examples import MAX_TOKENS
 from .models import STUDENT, Architecture, build_model
@@ -97,7 +97,7 @@ class SignalCache:
     log_probs: torch.Tensor
     offsets: torch.Tensor
 
-    def signal(self, batch: Batch) -> TopKSignal:
+    def signal(self, batch: Batch) -> TopK:
         """The teacher's answers to a batch, in the order of its real tokens."""
         spans = [
             torch.arange(int(self.offsets[k]), int(self.offsets[k + 1]))
@@ -110,7 +110,7 @@ class SignalCache:
                 wanted="signals cached from the very targets that are trained on",
                 todo="Call cache_signals() on these examples.",
             )
-        return TopKSignal(self.indices[rows].long(), self.log_probs[rows])
+        return TopK(self.indices[rows], self.log_probs[rows])
 
     @property
     def kept_mass(self) -> float:
@@ -140,7 +140,7 @@ def cache_signals(
         pad = teacher.config.pad_token_id
         for batch in token_batches(keyed, batch_tokens, pad, random.Random(0)):
             logits, _ = real_tokens(student_logits(teacher, batch, precision), batch)
-            signal = top_k_signal(logits, k)
+            signal = top_k(logits, k)
             rows = torch.cat(
                 [torch.arange(int(offsets[r]), int(offsets[r + 1])) for r in batch.keys]
             )
@@ -229,6 +229,9 @@ def word_loss(signals: SignalCache, alpha: float):
 
     def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         real, labels = real_tokens(logits, batch)
-        return word_level(real, signals.signal(batch), labels, alpha=alpha)
+        answers = signals.signal(batch)
+        return distillation_loss(
+            real, answers, labels=labels, alpha=alpha, normalizer=1.0
+        )
 
     return loss

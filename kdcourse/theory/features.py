@@ -1,0 +1,192 @@
+"""What a student may imitate besides the answers: features and their relations.
+
+Response-based distillation compares last-layer logits (``losses``). Its two siblings
+compare what lies beneath: feature-based distillation the hidden states themselves,
+L_F(φ_t(f_t(x)), φ_s(f_s(x))), relation-based distillation how they relate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from .arguments import BadArgument, check_device, check_logits
+
+Projection = Callable[[torch.Tensor], torch.Tensor]
+
+
+def feature_loss(
+    student_features: torch.Tensor,
+    teacher_features: torch.Tensor,
+    *,
+    projection: Projection | None = None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean squared difference of features, over real tokens and over dimensions.
+
+    L_F = 1/(N d_t) Σ_t ‖φ(f_s(x)_t) - f_t(x)_t‖² (Romero et al. 2015, "FitNets").
+
+    Args:
+        student_features: (..., d_s), receives a gradient.
+        teacher_features: (..., d_t), does not.
+        projection: φ from d_s to d_t, such as ``torch.nn.Linear(d_s, d_t)``; it is
+            trained with the student and thrown away afterwards. Needed where the
+            widths differ.
+        mask: (...) bool, True for a real token; without it all tokens count.
+    """
+    student, teacher = _pair(student_features, teacher_features, mask)
+    if projection is not None:
+        student = projection(student)
+    if student.shape != teacher.shape:
+        raise BadArgument(
+            "student_features",
+            f"{student.shape[-1]} wide after the projection",
+            wanted=f"{teacher.shape[-1]}, as teacher_features",
+            todo="Pass projection=torch.nn.Linear(student width, teacher width).",
+        )
+    return (_widen(student) - teacher).square().mean()
+
+
+def hidden_states_loss(
+    student_states: Sequence[torch.Tensor],
+    teacher_states: Sequence[torch.Tensor],
+    *,
+    layers: Sequence[tuple[int, int]],
+    projections: Sequence[Projection | None] | None = None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean feature loss over pairs of layers (student's, teacher's), each (B, L, d).
+
+    A student of 3 layers may follow every second layer of a teacher of 6:
+    ``layers=[(1, 2), (2, 4), (3, 6)]``, with 0 the embeddings (Jiao et al. 2020,
+    "TinyBERT", eq. 8). One projection a pair, or none.
+    """
+    _check_layers(layers, student_states, teacher_states)
+    projections = projections or [None] * len(layers)
+    if len(projections) != len(layers):
+        raise BadArgument(
+            "projections",
+            f"a list of {len(projections)}",
+            wanted=f"one for each of the {len(layers)} pairs of layers",
+            todo="Repeat one module where it is to be shared.",
+        )
+    terms = [
+        feature_loss(student_states[s], teacher_states[t], projection=p, mask=mask)
+        for (s, t), p in zip(layers, projections, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def attention_loss(
+    student_attention: torch.Tensor,
+    teacher_attention: torch.Tensor,
+    *,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """KL of the teacher's attention from the student's, averaged over real queries.
+
+    1/N Σ KL(A^t ‖ A^s), in nats, of probabilities (B, heads, L, S) averaged over
+    heads first, whose numbers may differ (after Wang et al. 2020, "MiniLM", which
+    asks for equal numbers). ``mask`` (B, L) is True for a real query.
+    """
+    for name, value in (
+        ("student_attention", student_attention),
+        ("teacher_attention", teacher_attention),
+    ):
+        check_logits(name, value)
+        if value.dim() != 4 or (value < 0).any():
+            raise BadArgument(
+                name,
+                f"of shape {tuple(value.shape)}, smallest entry {value.min():.3g}",
+                wanted="probabilities (B, heads, L, S)",
+                todo="Ask the model for output_attentions=True, and take one layer's.",
+            )
+    student, teacher = (
+        _widen(a).mean(dim=1) for a in (student_attention, teacher_attention.detach())
+    )
+    student, teacher = _pair(student, teacher, mask)
+    tiny = torch.finfo(student.dtype).tiny
+    logs = teacher.clamp_min(tiny).log() - student.clamp_min(tiny).log()
+    return (teacher * logs).sum(dim=-1).mean()
+
+
+def relation_loss(
+    student_features: torch.Tensor,
+    teacher_features: torch.Tensor,
+    *,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean squared difference of the cosine similarities between all pairs of tokens.
+
+    L = 1/N² Σ_{i,j} (ψ(s_i, s_j) - ψ(t_i, t_j))², ψ the cosine (Tung & Mori 2019,
+    "Similarity-preserving distillation"; Park et al. 2019). Only relations are
+    compared, so the widths d_s and d_t may differ and a rotation costs nothing.
+    ``mask`` (...) is True for a real token; two or more must be left.
+    """
+    student, teacher = _pair(student_features, teacher_features, mask)
+    if len(student) < 2:
+        raise BadArgument(
+            "mask" if mask is not None else "student_features",
+            f"{len(student)} real token",
+            wanted="two or more: a relation needs a pair",
+            todo="Take larger batches.",
+        )
+    unit = [
+        torch.nn.functional.normalize(_widen(x), dim=-1) for x in (student, teacher)
+    ]
+    return (unit[0] @ unit[0].T - unit[1] @ unit[1].T).square().mean()
+
+
+def _pair(student, teacher, mask) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both sides' features (N, d) of the real tokens, the teacher's detached."""
+    check_logits("student_features", student)
+    check_logits("teacher_features", teacher)
+    check_device("teacher_features", teacher, "student_features", student)
+    if student.shape[:-1] != teacher.shape[:-1]:
+        raise BadArgument(
+            "teacher_features",
+            f"of shape {tuple(teacher.shape)}",
+            wanted=f"{tuple(student.shape[:-1])} tokens, as student_features",
+            todo="Give both models the same tokens.",
+        )
+    if mask is None:
+        return student.flatten(0, -2), _widen(teacher.detach()).flatten(0, -2)
+    if mask.dtype != torch.bool or mask.shape != student.shape[:-1]:
+        raise BadArgument(
+            "mask",
+            f"of {mask.dtype} and shape {tuple(mask.shape)}",
+            wanted=f"bool and {tuple(student.shape[:-1])}, True for a real token",
+            todo="Make it from the labels: labels != -100.",
+        )
+    if not mask.any():
+        raise BadArgument(
+            "mask",
+            "without a single real token",
+            wanted="at least one",
+            todo="Leave such a batch out.",
+        )
+    return student[mask], _widen(teacher.detach()[mask])
+
+
+def _check_layers(layers, student_states, teacher_states) -> None:
+    for student, teacher in layers:
+        for side, number, states in (
+            ("student", student, student_states),
+            ("teacher", teacher, teacher_states),
+        ):
+            if not 0 <= number < len(states):
+                raise BadArgument(
+                    "layers",
+                    f"{side} layer {number}",
+                    wanted=f"0..{len(states) - 1}, 0 the embeddings",
+                    todo="Count the entries of output_hidden_states.",
+                )
+    if not layers:
+        raise BadArgument(
+            "layers", "empty", wanted="at least one pair", todo="Name one: [(3, 6)]."
+        )
+
+
+def _widen(values: torch.Tensor) -> torch.Tensor:
+    return values if values.dtype == torch.float64 else values.float()
