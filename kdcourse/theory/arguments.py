@@ -29,7 +29,9 @@ def check_logits(name: str, logits: torch.Tensor, *, values: bool = True) -> Non
     todo = "Pass raw logits, before any softmax, with the vocabulary last."
     if not isinstance(logits, torch.Tensor):
         kind = type(logits).__name__
-        raise BadArgument(name, f"a {kind}", wanted="a torch.Tensor (..., V)", todo=todo)
+        raise BadArgument(
+            name, f"a {kind}", wanted="a torch.Tensor (..., V)", todo=todo
+        )
     if not logits.is_floating_point():
         given = f"a tensor of {logits.dtype}"
         raise BadArgument(name, given, wanted="floating-point logits", todo=todo)
