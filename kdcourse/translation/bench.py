@@ -16,7 +16,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from .decoding import open_translator
+from .decoding import open_translator, text_files
 from .evaluation import latency, score
 from .models import Architecture, build_model, count_parameters, load_model
 from .training import IGNORE, Example, Recipe, Trainer
@@ -64,12 +64,11 @@ def sizes(teacher: Path, student: Path) -> dict:
         "student": count_parameters(load_model(student)),
     }
     converted = open_translator(student, "ctranslate2", compute_type="int8").folder
-    weights = sum(f.stat().st_size for f in Path(converted).iterdir() if f.is_file())
-    vocabulary = (Path(student) / "tokenizer.json").stat().st_size
+    files = [*Path(converted).iterdir(), *text_files(student)]
     return {
         "parameters": counts,
         "ratio parameters": counts["teacher"] / counts["student"],
-        "int8 student bytes": weights + vocabulary,
+        "int8 student bytes": sum(f.stat().st_size for f in files if f.is_file()),
     }
 
 

@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..errors import KdcourseError
 from .corpus import normalise
+from .shield import KNOWN_FILE, NameShield, restore
 from .sources import cache_folder, file_hash, writing
 from .vocabulary import EOS_ID, SPACE, UNK_ID, load_vocabulary
 
@@ -155,7 +156,12 @@ def split_long(text: str, encoder: Encoder, limit: int) -> list[tuple[str, str]]
 
 
 class SearchTranslator:
-    """What both engines share: the texts' way to ids and back, and the batches."""
+    """What both engines share: the texts' way to ids and back, and the batches.
+
+    ``shield``, where there is one, carries unseen names around the model.
+    """
+
+    shield: NameShield | None = None
 
     def __init__(self, vocabulary: PreTrainedTokenizerFast, beam: int, threads: int):
         self.vocabulary, self.beam, self.threads = vocabulary, beam, threads
@@ -173,7 +179,21 @@ class SearchTranslator:
         """
         _check_texts(texts)
         lines = [self._split(normalise(text)) for text in texts]
-        pieces = {piece for line in lines for _, piece in line}
+        said = self._shielded({piece for line in lines for _, piece in line})
+        return [normalise("".join(g + said[p] for g, p in line)) for line in lines]
+
+    def _shielded(self, pieces: set[str]) -> dict[str, str]:
+        """The pieces' translations; where a covered name is lost, without a cover."""
+        if self.shield is None:
+            return self._said(pieces)
+        covered = {piece: self.shield.cover(piece) for piece in pieces}
+        said = self._said({text for text, _ in covered.values()})
+        whole = {p: restore(said[text], names) for p, (text, names) in covered.items()}
+        bare = self._said({piece for piece, text in whole.items() if text is None})
+        return whole | bare
+
+    def _said(self, pieces: set[str]) -> dict[str, str]:
+        """Each piece's best hypothesis as text."""
         sources = {piece: self.encoder.encode(piece) for piece in pieces}
         sayable = {p: s for p, s in sources.items() if self.encoder.sayable(s)}
         said = {piece: piece for piece in pieces}
@@ -182,7 +202,7 @@ class SearchTranslator:
             for piece, ids in zip(group, results, strict=True):
                 text = self.encoder.decode(ids, sayable[piece].unknowns)
                 said[piece] = text or piece
-        return [normalise("".join(g + said[p] for g, p in line)) for line in lines]
+        return said
 
     def _split(self, text: str) -> list[tuple[str, str]]:
         if len(text) < MAX_SOURCE_TOKENS:  # a token holds at least one character
@@ -365,6 +385,12 @@ def model_folder(model: str | Path) -> Path:
     return Path(model)
 
 
+def text_files(folder: str | Path) -> list[Path]:
+    """What a model needs on a device beside its weights: vocabulary and known words."""
+    paths = [Path(folder) / name for name in ("tokenizer.json", KNOWN_FILE)]
+    return [path for path in paths if path.is_file()]
+
+
 def model_hash(folder: str | Path) -> str:
     """SHA-256 over configuration, weights and vocabulary, in hex."""
     folder = check_model(folder)
@@ -411,11 +437,14 @@ def open_translator(
     beam: int = 1,
     threads: int = 1,
     compute_type: str = "float32",
+    shield: bool = True,
 ) -> SearchTranslator:
     """A translator of a shipped model (teacher, student, untaught) or of a folder.
 
     ``beam`` 1 is greedy search. ``compute_type`` is float32, or int8, which only the
-    engine ctranslate2 has: an eighth to a quarter of the size, and faster.
+    engine ctranslate2 has: an eighth to a quarter of the size, and faster. ``shield``
+    False lets the model spell unseen names itself; a folder without a list of known
+    words has no shield.
     """
     if engine not in ENGINES:
         raise _unknown("engine", engine, ENGINES, "--engine")
@@ -436,8 +465,11 @@ def open_translator(
             )
     folder = model_folder(model)
     if engine == "torch":
-        return TorchTranslator(folder, beam, threads)
-    return CTranslate2Translator(folder, beam, threads, compute_type)
+        translator = TorchTranslator(folder, beam, threads)
+    else:
+        translator = CTranslate2Translator(folder, beam, threads, compute_type)
+    translator.shield = NameShield.load(folder) if shield else None
+    return translator
 
 
 def _unknown(what: str, given: str, known: tuple, option: str) -> KdcourseError:

@@ -163,7 +163,10 @@ def label_corpus(
         translators: SimpleQueue[Translator] = SimpleQueue()
         for _ in range(min(workers, len(todo))):
             translators.put(
-                open_translator(teacher_folder, "ctranslate2", beam, 1, compute_type)
+                # The teacher's own words: a student is taught to spell names itself.
+                open_translator(
+                    teacher_folder, "ctranslate2", beam, 1, compute_type, shield=False
+                )
             )
 
         def make(name: str) -> tuple[str, str]:

@@ -98,22 +98,33 @@ class Measurement:
         return {"seed": seed, "gain": result.delta, "interval": interval, "p": result.p}
 
     def names(self) -> dict:
-        """Shares of the source's names that come through intact."""
-        shares, count = {}, 0
+        """Shares of the source's names that come through, and without the shield."""
+        shares, bare, count = {}, {}, 0
         for label, name in chosen_models(self.run).items():
             kept = names_kept(self.sources, self.references, self.translate(name))
             shares[label], count = kept.share, kept.total
-        return {"count": count} | shares
+            model = self.run.folder / name / "model"
+            beam = 4 if name == "teacher" else 1
+            alone = open_translator(model, beam=beam, shield=False)
+            outputs = alone.translate(self.sources)
+            bare[label] = names_kept(self.sources, self.references, outputs).share
+        return {"count": count} | shares | {"unshielded": bare}
 
     def labels(self) -> dict:
-        """How many labels there are, and how many of them were unsound."""
+        """How many labels there are, how many were unsound, and how much was by heart.
+
+        ``reference_bleu`` scores the teacher's translations of its own training rows:
+        what it has learned by heart it cannot explain to a student.
+        """
         targets, faults = self.run.distilled_targets()
+        own, references = self.run.sides("train")
         examples = zip(self.run.student_data[0][:2000], targets[:2000], strict=True)
         signals = self.run.signals(*map(list, zip(*examples, strict=True)))
         return {
             "rows": len(self.run.label()),
             "faults": dict(faults),
             "kept_mass": signals.kept_mass,
+            "reference_bleu": score(targets[: len(own)], references).bleu,
         }
 
     def record(self) -> dict:

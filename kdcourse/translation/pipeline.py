@@ -35,6 +35,7 @@ from .evaluation import score
 from .examples import SampledEpochs, fixed_examples
 from .labelling import Labels, filter_labels, label_corpus
 from .models import Architecture, build_model, grow, load_model, save_model
+from .shield import write_known_words
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .vocabulary import load_vocabulary, train_vocabulary
 
@@ -132,7 +133,13 @@ class Pipeline:
                 Architecture(**teacher["architecture"]),
             )
             self._train_on_references("teacher", model, teacher)
-        return self.folder / "teacher" / "model"
+        return self.finished("teacher")
+
+    def finished(self, name: str) -> Path:
+        """The folder of a trained model, with the list of words that it has seen."""
+        folder = self.folder / name / "model"
+        write_known_words(folder, self.sides("train")[0])
+        return folder
 
     def is_trained(self, name: str) -> bool:
         """Whether a model of this run is finished."""
@@ -203,7 +210,7 @@ class Pipeline:
                     progress=bar,
                 )
             save_model(model, self.vocabulary, out / "model")
-        return out / "model"
+        return self.finished(f"{method}-{seed}")
 
     def cached_signals(self, method: str, sources, targets) -> SignalCache:
         """The signals of a method's targets, from disk once they were made."""
