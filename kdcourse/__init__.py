@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "answer": "kdcourse.study.quizzes",
+    "audit": "kdcourse.theory.audit",
     "glossary": "kdcourse.study.glossary",
     "load_corpus": "kdcourse.translation.corpus",
     "open_translator": "kdcourse.translation.decoding",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 CELL_SECONDS = 300  # a cell of the capstone may train for three minutes
 DEVELOPMENT = {
+    "hypothesis": "hypothesis",
     "yaml": "PyYAML",
     "rattler": "py-rattler",
     "markdown_it": "markdown-it-py",
