@@ -98,6 +98,24 @@ def test_a_student_that_cannot_say_the_rest_gets_no_nan():
     assert torch.isfinite(value) and torch.isfinite(gradient).all()
 
 
+def test_a_very_sure_student_is_summed_in_log_space():
+    """Its others hold e^-300 of the mass, which float32 cannot hold itself."""
+    student = torch.tensor([[300.0, 0.0, 0.0], [1.0, 0.0, 0.0]]).requires_grad_(True)
+    teacher = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    value = divergence("forward_kl", student, top_k(teacher, 1).rows(torch.arange(2)))
+    p, rest = 1 / 3, 2 / 3
+    others = -300.0 + math.log(2)
+    expected = p * math.log(p) + rest * (math.log(rest) - others)
+    kept = int(top_k(teacher, 1).indices[0])
+    if kept != 0:
+        expected = p * (math.log(p) + 300.0) + rest * math.log(rest)
+    assert value[0].item() == pytest.approx(expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(value.sum(), student)
+    full = student.detach().softmax(-1)
+    assert torch.isfinite(gradient).all() and (gradient.sum(-1).abs() < 1e-5).all()
+    assert gradient[0, kept].item() == pytest.approx(full[0, kept].item() - p, abs=1e-5)
+
+
 def test_stored_small_and_read_back_close():
     _, teacher = pair(4, shape=(5, SIZE))
     signal = top_k(teacher.float(), 4)

@@ -274,11 +274,17 @@ def to_dense(signal: TopK, size: int, tail: str = "uniform") -> Dense:
 
 def _log_sum_of_others(log_q: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """log Σ_{v ∉ S} q_v (..., 1), summed: one minus the kept would be rounding."""
-    others = log_q.scatter(-1, indices, -torch.inf)
-    # Where none can be said, log 0 has no gradient; logsumexp alone would give NaN.
-    none = others.isneginf().all(dim=-1, keepdim=True)
-    summed = others.masked_fill(none, 0.0).logsumexp(dim=-1, keepdim=True)
-    return summed.masked_fill(none, -torch.inf)
+    rest = log_q.exp().scatter(-1, indices, 0.0).sum(dim=-1, keepdim=True)
+    lost = rest < torch.finfo(rest.dtype).tiny  # underflow, or none can be said
+    logs = rest.masked_fill(lost, 1.0).log()
+    rows = lost.squeeze(-1)
+    if rows.any():  # a student that is very sure: sum these few in log space
+        few = log_q[rows].scatter(-1, indices[rows], -torch.inf)
+        none = few.isneginf().all(dim=-1, keepdim=True)
+        # log 0 has no gradient; logsumexp alone would give NaN.
+        summed = few.masked_fill(none, 0.0).logsumexp(dim=-1, keepdim=True)
+        logs = logs.masked_scatter(lost, summed.masked_fill(none, -torch.inf))
+    return logs
 
 
 def _widen(values: torch.Tensor) -> torch.Tensor:
