@@ -91,6 +91,12 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
     assert (assets / "labels" / "es" / "manifest.json").is_file()
 
 
+def test_tags_of_the_recipe_are_single_entries(tiny_world):
+    vocabulary = Pipeline(tiny_world).vocabulary
+    tag = vocabulary.convert_tokens_to_ids("<2gl>")
+    assert vocabulary.decode([tag]) == "<2gl>"
+
+
 def test_the_teacher_grows_out_of_its_base(tiny_world):
     pipeline = Pipeline(tiny_world)
     teacher = load_model(pipeline.train_teacher())

@@ -28,11 +28,11 @@ def pairs(count: int = 200, seed: int = 1) -> tuple[list[str], list[str]]:
     return [" ".join(r) for r in rows], [" ".join(WORDS[w] for w in r) for r in rows]
 
 
-def vocabulary(size: int = 120, tags: tuple[str, ...] = ()):
+def vocabulary(size: int = 120):
     """A vocabulary of the tiny language, with a few names beside it."""
     sources, targets = pairs()
     extra = ["Alexa", "Routeplanner", "{host}", "{name}", "A1 B2 C3"] * 3
-    return train_vocabulary([*sources, *targets, *extra], size, tags=tags)
+    return train_vocabulary([*sources, *targets, *extra], size)
 
 
 SIZE = len(vocabulary())

@@ -10,6 +10,8 @@ from collections.abc import Collection
 
 import torch
 
+IGNORE = -100  # the label of a position without a token, as in transformers
+
 
 class BadArgument(ValueError):
     """An argument that cannot be right, in a sentence for a learner."""
@@ -17,6 +19,11 @@ class BadArgument(ValueError):
     def __init__(self, name: str, given: str, *, wanted: str, todo: str):
         super().__init__(f"{name} is {given}. Wanted: {wanted}. To do: {todo}")
         self.name = name
+
+
+def widen(values: torch.Tensor) -> torch.Tensor:
+    """The values in float32, or in float64 where they are: how all is computed here."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def check_logits(name: str, logits: torch.Tensor, *, values: bool = True) -> None:
@@ -100,9 +107,51 @@ def check_integers(name: str, tensor: torch.Tensor) -> None:
         )
 
 
+def check_labels(labels: torch.Tensor, name: str, logits: torch.Tensor) -> None:
+    """Token ids (...), -100 where there is none, of the logits (..., V) ``name``."""
+    shape, size = logits.shape[:-1], logits.shape[-1]
+    check_integers("labels", labels)
+    check_device("labels", labels, name, logits)
+    if labels.shape != shape:
+        raise BadArgument(
+            "labels",
+            f"of shape {tuple(labels.shape)}",
+            wanted=f"{tuple(shape)}: one label for each position of {name}",
+            todo="Compare the logits at t with the token that stands at t.",
+        )
+    wrong = (labels != IGNORE) & ((labels < 0) | (labels >= size))
+    if wrong.any():
+        raise BadArgument(
+            "labels",
+            f"{int(labels[wrong][0])} at {tuple(wrong.nonzero()[0].tolist())}",
+            wanted=f"ids in 0..{size - 1}, or {IGNORE} where there is no token",
+            todo="Use the vocabulary that the logits are over.",
+        )
+
+
+def check_mask(mask: torch.Tensor, name: str, values: torch.Tensor) -> None:
+    """A bool tensor (...), True for a token that counts, for values (..., d)."""
+    shape, todo = values.shape[:-1], f"Make it from the labels: labels != {IGNORE}."
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
+        raise BadArgument(
+            "mask",
+            f"of {getattr(mask, 'dtype', type(mask).__name__)}",
+            wanted="a bool tensor, True for a token that counts",
+            todo=todo,
+        )
+    if mask.shape != shape:
+        raise BadArgument(
+            "mask",
+            f"of shape {tuple(mask.shape)}",
+            wanted=f"{tuple(shape)}: one value for each position of {name}",
+            todo=todo,
+        )
+    check_device("mask", mask, name, values)
+
+
 def check_share(name: str, value: float) -> None:
     """A number in 0..1."""
-    if not _is_number(value) or not 0.0 <= value <= 1.0:
+    if not is_number(value) or not 0.0 <= value <= 1.0:
         raise BadArgument(
             name, f"{value!r}", wanted="a number in 0..1", todo="Choose such a number."
         )
@@ -110,7 +159,7 @@ def check_share(name: str, value: float) -> None:
 
 def check_temperature(temperature: float) -> None:
     """A finite number above 0."""
-    if not _is_number(temperature) or not 0.0 < temperature < float("inf"):
+    if not is_number(temperature) or not 0.0 < temperature < float("inf"):
         raise BadArgument(
             "temperature",
             f"{temperature!r}",
@@ -141,5 +190,6 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         )
 
 
-def _is_number(value) -> bool:
+def is_number(value) -> bool:
+    """An int or a float; True and False are not meant as numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool)

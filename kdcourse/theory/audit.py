@@ -44,9 +44,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from .arguments import BadArgument, check_choice
+from .arguments import IGNORE, BadArgument, check_choice
 from .divergences import DIVERGENCES
-from .losses import IGNORE
 from .museum import DIAGNOSES, Diagnosis
 
 __all__ = [
@@ -1785,20 +1784,20 @@ def _step_pads(s: _Steps) -> Verdict:
     return not learned, f"{learned} of {int(pads.sum())} pads have a gradient"
 
 
+def _step_learned(seen: Tensor, real: Tensor) -> Verdict:
+    if seen.shape != real.shape:
+        return None, "the student's logits have no gradient"
+    return _all_learned(seen, real)
+
+
 @_property("real tokens", of=_STEP_PROPERTIES)
 def _step_real_tokens(s: _Steps) -> Verdict:
-    seen = s.whole.seen
-    if seen.shape != s.world.real.shape:
-        return None, "the student's logits have no gradient"
-    return _all_learned(seen, s.world.real)
+    return _step_learned(s.whole.seen, s.world.real)
 
 
 @_property("EOS where the pad token is EOS", of=_STEP_PROPERTIES)
 def _step_eos(s: _Steps) -> Verdict:
-    seen = s.pad_is_eos.seen
-    if seen.shape != s.world.real.shape:
-        return None, "the student's logits have no gradient"
-    return _all_learned(seen, s.world.real)
+    return _step_learned(s.pad_is_eos.seen, s.world.real)
 
 
 @_property("micro-batches", of=_STEP_PROPERTIES)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import torch
 
 from .arguments import (
+    IGNORE,
     BadArgument,
-    check_device,
-    check_integers,
     check_k,
+    check_labels,
     check_logits,
+    check_mask,
     check_temperature,
+    widen,
 )
 
 __all__ = [
@@ -29,8 +31,6 @@ __all__ = [
     "sequence_perplexity",
     "top_k_mass",
 ]
-
-_IGNORED = -100  # the label of a position without a token, as in transformers
 
 
 def log_probabilities(
@@ -164,7 +164,7 @@ def sequence_perplexity(
 
 def _log_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """``log_probabilities`` without its checks."""
-    z = logits if logits.dtype == torch.float64 else logits.float()
+    z = widen(logits)
     floats = torch.finfo(z.dtype)
     # 1e-50 would be 0 in float32 and 1e50 infinite: 0/0 and inf/inf.
     temperature = min(max(temperature, floats.tiny), floats.max)
@@ -199,51 +199,11 @@ def _label_log_probabilities(logits, labels, mask):
             wanted="positions and tokens, (..., L, V)",
             todo="For one position, pass logits[None] and labels[None].",
         )
-    _check_labels(labels, logits)
-    counted = labels != _IGNORED
+    check_labels(labels, "logits", logits)
+    counted = labels != IGNORE
     ids = labels.masked_fill(~counted, 0).long()
     if mask is not None:
-        _check_mask(mask, logits)
+        check_mask(mask, "logits", logits)
         counted = counted & mask
     log_p = _log_probabilities(logits, 1.0)
     return log_p.gather(-1, ids[..., None]).squeeze(-1), counted
-
-
-def _check_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
-    check_integers("labels", labels)
-    check_device("labels", labels, "logits", logits)
-    if labels.shape != logits.shape[:-1]:
-        raise BadArgument(
-            "labels",
-            f"of shape {tuple(labels.shape)}",
-            wanted=f"{tuple(logits.shape[:-1])}: one label for each position of logits",
-            todo="Compare the logits at t with the token that stands at t.",
-        )
-    size = logits.shape[-1]
-    wrong = (labels != _IGNORED) & ((labels < 0) | (labels >= size))
-    if wrong.any():
-        raise BadArgument(
-            "labels",
-            f"{int(labels[wrong][0])} at {tuple(wrong.nonzero()[0].tolist())}",
-            wanted=f"ids in 0..{size - 1}, or {_IGNORED} where there is no token",
-            todo="Use the vocabulary that the logits are over.",
-        )
-
-
-def _check_mask(mask: torch.Tensor, logits: torch.Tensor) -> None:
-    todo = f"Make it from the labels: labels != {_IGNORED}."
-    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
-        raise BadArgument(
-            "mask",
-            f"of {getattr(mask, 'dtype', type(mask).__name__)}",
-            wanted="a bool tensor, True for a token that counts",
-            todo=todo,
-        )
-    if mask.shape != logits.shape[:-1]:
-        raise BadArgument(
-            "mask",
-            f"of shape {tuple(mask.shape)}",
-            wanted=f"{tuple(logits.shape[:-1])}: one value for each position of logits",
-            todo=todo,
-        )
-    check_device("mask", mask, "logits", logits)

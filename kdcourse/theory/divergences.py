@@ -21,7 +21,13 @@ import math
 
 import torch
 
-from .arguments import BadArgument, check_logits, check_same, check_temperature
+from .arguments import (
+    BadArgument,
+    check_logits,
+    check_same,
+    check_temperature,
+    is_number,
+)
 from .distributions import _expectation, _log_probabilities
 
 __all__ = [
@@ -252,7 +258,7 @@ def _log_pair(student_logits, teacher_logits, temperature):
 
 
 def _check_beta(beta: float) -> None:
-    if not _is_number(beta) or not 0.0 < beta < 1.0:
+    if not is_number(beta) or not 0.0 < beta < 1.0:
         raise BadArgument(
             "beta",
             f"{beta!r}",
@@ -262,14 +268,10 @@ def _check_beta(beta: float) -> None:
 
 
 def _check_alpha(alpha: float) -> None:
-    if not _is_number(alpha) or not 0.0 <= alpha < 1.0:
+    if not is_number(alpha) or not 0.0 <= alpha < 1.0:
         raise BadArgument(
             "alpha",
             f"{alpha!r}",
             wanted="a number from 0 up to, but not including, 1",
             todo="Take 0.1; at 1 the divergence would be 0 for every student.",
         )
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

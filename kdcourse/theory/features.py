@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .arguments import BadArgument, check_device, check_logits
+from .arguments import BadArgument, check_device, check_logits, check_mask, widen
 
 Projection = Callable[[torch.Tensor], torch.Tensor]
 
@@ -45,7 +45,7 @@ def feature_loss(
             wanted=f"{teacher.shape[-1]}, as teacher_features",
             todo="Pass projection=torch.nn.Linear(student width, teacher width).",
         )
-    return (_widen(student) - teacher).square().mean()
+    return (widen(student) - teacher).square().mean()
 
 
 def hidden_states_loss(
@@ -103,7 +103,7 @@ def attention_loss(
                 todo="Ask the model for output_attentions=True, and take one layer's.",
             )
     student, teacher = (
-        _widen(a).mean(dim=1) for a in (student_attention, teacher_attention.detach())
+        widen(a).mean(dim=1) for a in (student_attention, teacher_attention.detach())
     )
     student, teacher = _pair(student, teacher, mask)
     tiny = torch.finfo(student.dtype).tiny
@@ -132,9 +132,7 @@ def relation_loss(
             wanted="two or more: a relation needs a pair",
             todo="Take larger batches.",
         )
-    unit = [
-        torch.nn.functional.normalize(_widen(x), dim=-1) for x in (student, teacher)
-    ]
+    unit = [torch.nn.functional.normalize(widen(x), dim=-1) for x in (student, teacher)]
     return (unit[0] @ unit[0].T - unit[1] @ unit[1].T).square().mean()
 
 
@@ -151,14 +149,8 @@ def _pair(student, teacher, mask) -> tuple[torch.Tensor, torch.Tensor]:
             todo="Give both models the same tokens.",
         )
     if mask is None:
-        return student.flatten(0, -2), _widen(teacher.detach()).flatten(0, -2)
-    if mask.dtype != torch.bool or mask.shape != student.shape[:-1]:
-        raise BadArgument(
-            "mask",
-            f"of {mask.dtype} and shape {tuple(mask.shape)}",
-            wanted=f"bool and {tuple(student.shape[:-1])}, True for a real token",
-            todo="Make it from the labels: labels != -100.",
-        )
+        return student.flatten(0, -2), widen(teacher.detach()).flatten(0, -2)
+    check_mask(mask, "student_features", student)
     if not mask.any():
         raise BadArgument(
             "mask",
@@ -166,7 +158,7 @@ def _pair(student, teacher, mask) -> tuple[torch.Tensor, torch.Tensor]:
             wanted="at least one",
             todo="Leave such a batch out.",
         )
-    return student[mask], _widen(teacher.detach()[mask])
+    return student[mask], widen(teacher.detach()[mask])
 
 
 def _check_layers(layers, student_states, teacher_states) -> None:
@@ -186,7 +178,3 @@ def _check_layers(layers, student_states, teacher_states) -> None:
         raise BadArgument(
             "layers", "empty", wanted="at least one pair", todo="Name one: [(3, 6)]."
         )
-
-
-def _widen(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype == torch.float64 else values.float()

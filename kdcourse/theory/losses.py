@@ -14,18 +14,19 @@ from collections.abc import Callable
 import torch
 
 from .arguments import (
+    IGNORE,
     BadArgument,
     check_choice,
     check_device,
-    check_integers,
+    check_labels,
     check_logits,
+    check_mask,
     check_share,
     check_temperature,
 )
 from .divergences import FROM_LOG_PROBS
 from .signals import Dense, Signal, log_softmax
 
-IGNORE = -100
 CHUNK_ENTRIES = 1 << 18  # of logits at a time: a megabyte in float32 stays in the cache
 
 
@@ -66,7 +67,7 @@ def distillation_loss(
     if isinstance(signal, torch.Tensor):
         signal = Dense(signal)
     terms = _Terms(signal, labels, temperature, alpha, divergence)
-    terms.check(student_logits, student_logits.shape[-1])
+    terms.check(student_logits)
     index = _real_tokens(student_logits, labels, mask)
     total = _RowLoss.apply(student_logits, terms, index)
     terms.explain(total, "student_logits", student_logits)
@@ -106,7 +107,7 @@ def fused_distillation_loss(
         )
     check_device("hidden", hidden, "lm_head.weight", weight)
     terms = _Terms(signal, labels, temperature, alpha, divergence)
-    terms.check(hidden[..., :1].expand(*hidden.shape[:-1], len(weight)), len(weight))
+    terms.check(hidden[..., :1].expand(*hidden.shape[:-1], len(weight)))
     if not chunk_tokens >= 1:
         raise BadArgument(
             "chunk_tokens",
@@ -131,7 +132,7 @@ class _Terms:
         self.temperature, self.alpha = temperature, alpha
         self.divergence = FROM_LOG_PROBS[divergence]
 
-    def check(self, student_logits: torch.Tensor, size: int) -> None:
+    def check(self, student_logits: torch.Tensor) -> None:
         if not hasattr(self.signal, "log_distributions"):
             raise BadArgument(
                 "signal",
@@ -141,7 +142,7 @@ class _Terms:
             )
         self.signal.check(student_logits, self.temperature)
         if self.labels is not None:
-            _check_labels(self.labels, student_logits, size)
+            check_labels(self.labels, "student_logits", student_logits)
         elif self.alpha:
             raise BadArgument(
                 "labels",
@@ -172,26 +173,6 @@ class _Terms:
         return loss
 
 
-def _check_labels(labels: torch.Tensor, logits: torch.Tensor, size: int) -> None:
-    check_integers("labels", labels)
-    check_device("labels", labels, "student_logits", logits)
-    if labels.shape != logits.shape[:-1]:
-        raise BadArgument(
-            "labels",
-            f"of shape {tuple(labels.shape)}",
-            wanted=f"{tuple(logits.shape[:-1])}: one a token of student_logits",
-            todo="Compare position t's logits with the token that stands at t.",
-        )
-    wrong = (labels != IGNORE) & ((labels < 0) | (labels >= size))
-    if wrong.any():
-        raise BadArgument(
-            "labels",
-            f"{int(labels[wrong][0])} among others",
-            wanted=f"ids in 0..{size - 1}, or {IGNORE} where no token is",
-            todo="Use the vocabulary that the logits are over.",
-        )
-
-
 def _real_tokens(logits, labels, mask) -> torch.Tensor:
     """The numbers (N,) of the real tokens in the flattened leading shape."""
     shape = logits.shape[:-1]
@@ -199,21 +180,7 @@ def _real_tokens(logits, labels, mask) -> torch.Tensor:
         if labels is None:
             return torch.arange(shape.numel(), device=logits.device)
         mask = labels != IGNORE
-    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
-        raise BadArgument(
-            "mask",
-            f"of {getattr(mask, 'dtype', type(mask).__name__)}",
-            wanted="a bool tensor, True for a real token",
-            todo=f"Make it from the labels: labels != {IGNORE}.",
-        )
-    if mask.shape != shape:
-        raise BadArgument(
-            "mask",
-            f"of shape {tuple(mask.shape)}",
-            wanted=f"{tuple(shape)}: one a token of student_logits",
-            todo=f"Make it from the labels: labels != {IGNORE}.",
-        )
-    check_device("mask", mask, "student_logits", logits)
+    check_mask(mask, "student_logits", logits)
     if labels is not None and (mask & (labels == IGNORE)).any():
         raise BadArgument(
             "mask",

@@ -22,6 +22,7 @@ from .arguments import (
     check_logits,
     check_same,
     check_temperature,
+    widen,
 )
 
 TAILS = ("bucket", "uniform", "renormalise")
@@ -29,7 +30,7 @@ TAILS = ("bucket", "uniform", "renormalise")
 
 def log_softmax(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """log softmax(z / T) in float32, or in float64 where the logits are."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = widen(logits)
     if temperature != 1.0:
         logits = logits / temperature
     return torch.log_softmax(logits, dim=-1)
@@ -143,8 +144,8 @@ class TopK:
     def missing(self) -> torch.Tensor:
         """The mass r (...) outside the k entries, at least 0."""
         if self.log_rest is not None:
-            return _widen(self.log_rest).exp()
-        return (1.0 - _widen(self.log_probs).exp().sum(dim=-1)).clamp_min(0.0)
+            return widen(self.log_rest).exp()
+        return (1.0 - widen(self.log_probs).exp().sum(dim=-1)).clamp_min(0.0)
 
     def check(self, student_logits: torch.Tensor, temperature: float) -> None:
         """An error where these answers cannot be compared with the student's."""
@@ -194,7 +195,7 @@ class TopK:
         """
         if self.tail != "bucket":
             return self.dense_log_probs(log_q.shape[-1]).to(log_q.dtype), log_q
-        indices, kept = self.indices.long(), _widen(self.log_probs).to(log_q.dtype)
+        indices, kept = self.indices.long(), widen(self.log_probs).to(log_q.dtype)
         others = _log_sum_of_others(log_q, indices)
         log_rest = self._log_rest(others.isneginf().squeeze(-1)).to(kept)
         log_p = torch.cat([kept, log_rest[..., None]], dim=-1)
@@ -203,7 +204,7 @@ class TopK:
     def _log_rest(self, impossible: torch.Tensor) -> torch.Tensor:
         """log r (...); ``impossible`` marks tokens whose student has no other entry."""
         if self.log_rest is not None:
-            return _widen(self.log_rest)
+            return widen(self.log_rest)
         # One minus the kept is uncertain by their rounding, which is no mass.
         rounding = 1e-2 if self.log_probs.dtype == torch.float16 else 1e-5
         rest = self.missing
@@ -217,7 +218,7 @@ class TopK:
                 entries, or the vocabulary is smaller than k or than an id.
         """
         check_k(self.k, size)
-        kept = _widen(self.log_probs)
+        kept = widen(self.log_probs)
         if self.tail == "bucket":
             raise BadArgument(
                 "tail",
@@ -285,10 +286,6 @@ def _log_sum_of_others(log_q: torch.Tensor, indices: torch.Tensor) -> torch.Tens
         summed = few.masked_fill(none, 0.0).logsumexp(dim=-1, keepdim=True)
         logs = logs.masked_scatter(lost, summed.masked_fill(none, -torch.inf))
     return logs
-
-
-def _widen(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 Signal = Dense | TopK

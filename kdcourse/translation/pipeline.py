@@ -133,13 +133,13 @@ class Pipeline:
                 Architecture(**teacher["architecture"]),
             )
             self._train_on_references("teacher", model, teacher)
-        return self.finished("teacher")
+        return self.folder / "teacher" / "model"
 
-    def finished(self, name: str) -> Path:
-        """The folder of a trained model, with the list of words that it has seen."""
+    def _save(self, model: MarianMTModel, name: str) -> None:
+        """Keep a finished model; the words it has seen first, its config.json last."""
         folder = self.folder / name / "model"
         write_known_words(folder, self.sides("train")[0])
-        return folder
+        save_model(model, self.vocabulary, folder)
 
     def is_trained(self, name: str) -> bool:
         """Whether a model of this run is finished."""
@@ -157,7 +157,7 @@ class Pipeline:
                 validate_every=1_000_000,
                 progress=bar,
             )
-            save_model(trainer.run(), self.vocabulary, self.folder / name / "model")
+            self._save(trainer.run(), name)
 
     def label(self) -> Labels:
         """Let the teacher translate all that students read; resumes after a kill."""
@@ -209,8 +209,8 @@ class Pipeline:
                     validate_every=1_000_000,
                     progress=bar,
                 )
-            save_model(model, self.vocabulary, out / "model")
-        return self.finished(f"{method}-{seed}")
+            self._save(model, f"{method}-{seed}")
+        return out / "model"
 
     def cached_signals(self, method: str, sources, targets) -> SignalCache:
         """The signals of a method's targets, from disk once they were made."""

@@ -90,5 +90,6 @@ def write_known_words(folder: str | Path, texts: Iterable[str]) -> None:
     """List the words of the training sources beside a model, once."""
     path = Path(folder) / KNOWN_FILE
     if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
         words = {word for text in texts for word in WORD.findall(text)}
         path.write_text("\n".join(sorted(words)) + "\n", encoding="utf-8")

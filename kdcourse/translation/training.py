@@ -21,9 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MarianMTModel
 
 from ..errors import KdcourseError
+from ..theory.arguments import IGNORE
 from ..theory.losses import cross_entropy
-
-IGNORE = -100
 
 
 @dataclass(frozen=True)
