@@ -1,6 +1,7 @@
 """Make the exercise notebooks from their one source.
 
     python tools/build_exercises.py            write everything
+    python tools/build_exercises.py 11         only the notebooks that begin so
     python tools/build_exercises.py --check    write nothing; fail where a file differs
 
 From each ``exercises/src/exNN_topic.py`` (py:percent) come three things: the stub
@@ -48,12 +49,14 @@ METADATA = {
 def main(arguments: list[str] | None = None) -> int:
     """Write the generated files, or with ``--check`` compare them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="such as 11: only these notebooks")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    checking = parser.parse_args(arguments).check
+    given = parser.parse_args(arguments)
+    checking = given.check
     solutions = as_json(all_solutions())
     # The solved notebooks print what solutions.json says, so it comes first.
     stale = settle({SOLUTIONS_JSON: solutions}, checking)
-    stale += settle(notebooks(), checking)
+    stale += settle(notebooks(given.names), checking)
     for path in stale:
         print(f"{'differs' if checking else 'written'}: {path.relative_to(ROOT)}")
     if checking and stale:
@@ -71,11 +74,13 @@ def settle(texts: dict[Path, str], checking: bool) -> list[Path]:
     return stale
 
 
-def notebooks() -> dict[Path, str]:
-    """Every stub and every solved, executed notebook as text."""
+def notebooks(names: list[str]) -> dict[Path, str]:
+    """Each stub and each solved, executed notebook as text: all, or those so named."""
     texts = {}
     for source in sources():
         name = notebook_name(source)
+        if names and not name.startswith(tuple(names)):
+            continue
         texts[ROOT / "exercises" / name] = as_text(stub(source))
         texts[ROOT / "exercises" / "solutions" / name] = as_text(
             execute(solved(source))
@@ -114,15 +119,19 @@ def without_solution(code: str) -> str:
     return REGION.sub(lambda found: f"{found['indent']}...  # your code\n", code)
 
 
-def all_solutions() -> dict[str, str]:
-    """Each exercise's function as the source has it: ``{"ex11.verdict": "def …"}``."""
+def all_solutions() -> dict[str, dict[str, str]]:
+    """The solutions of each notebook: ``{"11_topic": {"ex11.verdict": "def …"}}``."""
+    return {Path(notebook_name(s)).stem: solutions_of(s) for s in sources()}
+
+
+def solutions_of(source: Path) -> dict[str, str]:
+    """Each exercise's function as the source has it, in the source's order."""
     found = {}
-    for source in sources():
-        for cell in cells_of(source, leave_out="stub").cells:
-            if REGION.search(cell.source):
-                name = DEFINED.search(cell.source)[1]
-                code = MARKER.sub("", cell.source[: last_region_end(cell.source)])
-                found[f"{source.stem[:4]}.{name}"] = code.strip()
+    for cell in cells_of(source, leave_out="stub").cells:
+        if REGION.search(cell.source):
+            name = DEFINED.search(cell.source)[1]
+            code = MARKER.sub("", cell.source[: last_region_end(cell.source)])
+            found[f"{source.stem[:4]}.{name}"] = code.strip()
     return found
 
 

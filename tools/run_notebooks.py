@@ -64,9 +64,9 @@ def main(arguments: list[str]) -> int:
                 continue
             text = nbformat.writes(normalise(done.notebook))
             path.write_text(text + "\n", encoding="utf-8", newline="\n")
-            if path.parent == lessons:
-                timings[path.stem] = done.seconds
-    runner.write_timings(lessons, timings)
+            if path.parent == lessons:  # read again: another run may have written
+                timings = runner.read_timings(lessons) | {path.stem: done.seconds}
+                runner.write_timings(lessons, timings)
     return 1 if failed else 0
 
 

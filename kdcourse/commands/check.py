@@ -74,15 +74,15 @@ def expand(patterns: list[str]) -> list[Path]:
 
 
 def check_notebook(path: Path, seconds: int = CELL_SECONDS) -> dict:
-    """Run a notebook to its end and tell the status of each of its lesson's exercises.
+    """Run a notebook to its end and tell the status of each of its exercises.
 
     Its checks write what they find to a progress file of their own, which is read here:
     the learner's own progress stays as it is.
     """
-    from kdcourse.study.checks import exercise_names
+    from kdcourse.study.checks import names_in_notebook
 
     number = NUMBERED.fullmatch(path.name)
-    names = exercise_names(number[1]) if number else []
+    names = names_in_notebook(path.stem) if number else []
     if not names:
         raise KdcourseError(
             f"{path} is not an exercise notebook.",

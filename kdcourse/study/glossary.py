@@ -26,15 +26,15 @@ class Term:
 @cache
 def terms() -> tuple[Term, ...]:
     """Every term, in the order of the alphabet."""
-    text = (files(__package__) / "glossary.toml").read_text("utf-8")
     found = [
         Term(
             raw["name"],
             " ".join(raw["meaning"].split()),
-            raw["lesson"],
+            file.name.removesuffix(".toml"),
             tuple(raw.get("also", ())),
         )
-        for raw in tomllib.loads(text)["term"]
+        for file in (files(__package__) / "glossary_data").iterdir()
+        for raw in tomllib.loads(file.read_text("utf-8"))["term"]
     ]
     return tuple(sorted(found, key=lambda term: term.name.casefold()))
 

@@ -250,9 +250,16 @@ def _says_not_implemented(seen: _Seen, function: Callable) -> bool:
 
 
 @cache
+def notebook_solutions() -> dict[str, dict[str, str]]:
+    """The solutions of each exercise notebook, such as 11_topic, by their names."""
+    return json.loads((files(__package__) / "solutions.json").read_text("utf-8"))
+
+
 def solutions() -> dict[str, str]:
     """One solution for each exercise, by its name, such as ex11.verdict."""
-    return json.loads((files(__package__) / "solutions.json").read_text("utf-8"))
+    return {
+        n: code for found in notebook_solutions().values() for n, code in found.items()
+    }
 
 
 def _agree(wanted: _Seen, got: _Seen) -> bool:
