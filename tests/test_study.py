@@ -574,11 +574,11 @@ def test_the_committed_text_agrees_with_its_cells(root):
 # ------------------------------------------------------------------------ glossary
 
 
-def test_every_term_is_explained_once():
+def test_every_term_is_explained_once(root):
     names = [n.casefold() for t in glossary.terms() for n in (t.name, *t.also)]
     assert len(names) == len(set(names))
     assert all(4 <= len(term.meaning.split()) <= 60 for term in glossary.terms())
-    lessons = {path.name[:2] for path in (ROOT / "notebooks").glob("*.ipynb")}
+    lessons = {path.name[:2] for path in (root / "notebooks").glob("*.ipynb")}
     assert {term.lesson for term in glossary.terms()} == lessons
 
 
