@@ -112,6 +112,7 @@ def kernel_environment(mode: str, **more: str) -> Iterator[dict[str, str]]:
             "PYTHONUTF8": "1",
             "TOKENIZERS_PARALLELISM": "false",  # or each fork of a kernel warns
             "KDCOURSE_PROGRESS": "off",  # only what learners do themselves counts
+            "KDCOURSE_WIDGETS": "off",  # a saved output holds nothing drawn by lot
             **more,
         }
 
