@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from kdcourse.theory import audit as audit_module
 from kdcourse.theory.arguments import BadArgument
 from kdcourse.theory.audit import (
     DIAGNOSES,
@@ -23,6 +23,8 @@ from kdcourse.theory.audit import (
     adapt,
     audit,
     audit_step,
+    references,
+    worlds,
 )
 from kdcourse.theory.divergences import DIVERGENCES, FROM_LOG_PROBS, generalised_js
 from kdcourse.theory.losses import distillation_loss, fused_distillation_loss
@@ -978,30 +980,30 @@ def test_an_interrupt_is_not_taken_for_a_mistake_of_the_loss():
 
 def test_the_references_are_the_divergences():
     """Written out in float64 on their own, they agree with the package's."""
-    assert audit_module.REFERENCES.keys() == DIVERGENCES.keys()
+    assert references.REFERENCES.keys() == DIVERGENCES.keys()
     generator = torch.Generator().manual_seed(2)
     logits = [
         torch.randn(6, 5, generator=generator, dtype=torch.float64) for _ in range(2)
     ]
     log_p, log_q = (x.log_softmax(-1) for x in logits)
-    for name, reference in audit_module.REFERENCES.items():
+    for name, reference in references.REFERENCES.items():
         ours = FROM_LOG_PROBS[name](log_p, log_q)
         assert (reference(log_p.exp(), log_q.exp()) - ours).abs().max() < 1e-12
 
 
 def test_the_formulas_differ_by_far_more_than_the_tolerance():
     """On the two-point examples no formula is nearly a multiple of another."""
-    worlds = audit_module._two_point_worlds()
-    pairs = [audit_module._probabilities(world) for world in worlds]
-    logits = [world.student.double() for world in worlds]
+    points = worlds.two_point_worlds()
+    pairs = [references.both_probabilities(world) for world in points]
+    logits = [world.student.double() for world in points]
     values = [
         torch.stack([f(p, q).mean() for p, q in pairs])
-        for f in audit_module.REFERENCES.values()
+        for f in references.REFERENCES.values()
     ] + [
         torch.stack(
             [f(p, q, z).mean() for (p, q), z in zip(pairs, logits, strict=True)]
         )
-        for f in audit_module._OTHER_FORMULAS.values()
+        for f in references.OTHER_FORMULAS.values()
     ]
     units = torch.stack([v / v.norm() for v in values])
     for i, unit in enumerate(units):
@@ -1011,7 +1013,7 @@ def test_the_formulas_differ_by_far_more_than_the_tolerance():
 
 
 def test_the_world_tells_the_divisors_apart():
-    world = audit_module._world(0)
+    world = worlds.make_world(0)
     b, length, size = world.student.shape
     n = world.count
     divisors = [1, b, b + 1, n, length, size, b * length, n * size, b * length * size]
@@ -1021,4 +1023,4 @@ def test_the_world_tells_the_divisors_apart():
 
 def test_the_module_s_text_names_every_option():
     for option in OPTIONS:
-        assert f"``{option}``" in audit_module.__doc__
+        assert f"``{option}``" in sys.modules["kdcourse.theory.audit"].__doc__

@@ -29,7 +29,7 @@ def code_hash() -> str:
     root = Path(kdcourse.__file__).parent
     digest = hashlib.sha256()
     for room in ("theory", "translation", "recipes"):
-        for path in sorted((root / room).glob("*.*")):
+        for path in sorted((root / room).rglob("*.*")):
             if path.suffix in (".py", ".toml"):
                 digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

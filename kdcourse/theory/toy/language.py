@@ -1,25 +1,4 @@
-"""A toy language, small enough to write down every translation of every sentence.
-
-The sequence-level loss sums over all output sequences y. For a real translator that sum
-cannot be computed; here it has at most a few dozen terms, so each claim about teachers,
-students and contexts is a number. The language is a probabilistic synchronous grammar:
-each rule writes a source phrase, English-like, and a target phrase, Spanish-like, at
-once (syntax-directed transduction: Lewis & Stearns 1968; in translation: Chiang 2007).
-
-    source                          target
-    S  → Subject Verb NP            Subject Verb NP
-    S  → Subject Verb "it"          Subject "lo" Verb     a pronoun before the verb
-    NP → Det Adj Noun               Det Noun Adj          the adjective after the noun
-    Subject → "she"                 "ella" or nothing     an optional word
-
-Article and adjective take the gender and the number of the noun that was chosen, the
-verb takes the number of its subject: the tokens of y depend on each other. Words are
-ambiguous ("bank" is "banco" or "orilla"); a context c says which is meant, nearly.
-
-Notation: z a source sentence, c a context or None, y a sequence of target ids that ends
-in ``<eos>``, V the size of the target vocabulary. Probabilities are in float64,
-logarithms natural (nats).
-"""
+"""The language itself: sources, every translation of each, and their probabilities."""
 
 from __future__ import annotations
 
@@ -28,148 +7,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import NamedTuple
 
 import torch
-from torch import nn
 
-from .arguments import BadArgument, check_share
+from ..arguments import BadArgument, check_share
+from .words import (
+    ADJECTIVES,
+    ARTICLES,
+    CONTEXTS,
+    NOUNS,
+    OBJECT_PRONOUNS,
+    OF_PEOPLE,
+    PEOPLE,
+    PLURAL_PRONOUNS,
+    SUBJECT_PRONOUNS,
+    TOPICS,
+    VERBS,
+    Ids,
+    Phrase,
+    Sense,
+    Words,
+    inflect,
+    phrases,
+    plural_of,
+)
 
 EOS, PAD = "<eos>", "<pad>"
-CONTEXTS = ("kitchen", "finance", "river")
+
+
 MINUS_INFINITY = float("-inf")
 
-Ids = tuple[int, ...]
-Words = tuple[str, ...]
+
 Alternatives = list[tuple[Words, float]]
-
-
-# ---------------------------------------------------------------------- the word list
-
-
-class Sense(NamedTuple):
-    """One translation of a source word, and its probability in each of the contexts."""
-
-    word: str
-    gender: str
-    weights: tuple[float, ...]
-
-
-def _same(probability: float) -> tuple[float, ...]:
-    return (probability,) * len(CONTEXTS)
-
-
-# The columns of weights are those of CONTEXTS; those of one word sum to 1, downwards.
-NOUNS = {
-    "bank": (
-        Sense("banco", "m", (0.80, 0.97, 0.03)),
-        Sense("orilla", "f", (0.20, 0.03, 0.97)),
-    ),
-    "bill": (
-        Sense("cuenta", "f", (0.96, 0.03, 0.02)),
-        Sense("factura", "f", (0.03, 0.96, 0.02)),
-        Sense("pico", "m", (0.01, 0.01, 0.96)),
-    ),
-    "charge": (
-        Sense("cargo", "m", (0.40, 0.97, 0.03)),
-        Sense("carga", "f", (0.60, 0.03, 0.97)),
-    ),
-    "scale": (
-        Sense("balanza", "f", (0.95, 0.03, 0.01)),
-        Sense("escala", "f", (0.01, 0.96, 0.01)),
-        Sense("escama", "f", (0.04, 0.01, 0.98)),
-    ),
-    "spoon": (Sense("cuchara", "f", _same(1.0)),),
-    "coin": (Sense("moneda", "f", _same(1.0)),),
-    "boat": (Sense("barco", "m", _same(1.0)),),
-}
-PEOPLE = {
-    "cook": (Sense("cocinero", "m", _same(0.6)), Sense("cocinera", "f", _same(0.4))),
-    "friend": (Sense("amigo", "m", _same(0.5)), Sense("amiga", "f", _same(0.5))),
-}
-ADJECTIVES = {
-    "light": (
-        Sense("ligero", "", (0.97, 0.90, 0.05)),
-        Sense("claro", "", (0.03, 0.10, 0.95)),
-    ),
-    "old": (Sense("viejo", "", _same(0.7)), Sense("antiguo", "", _same(0.3))),
-}
-OF_PEOPLE = ("old",)  # nobody is light
-VERBS = {
-    "see": (Sense("ve", "", _same(1.0)),),
-    "keep": (Sense("guarda", "", _same(0.7)), Sense("conserva", "", _same(0.3))),
-    "save": (
-        Sense("guarda", "", (0.96, 0.02, 0.02)),
-        Sense("ahorra", "", (0.02, 0.97, 0.01)),
-        Sense("salva", "", (0.02, 0.01, 0.97)),
-    ),
-}
-SUBJECT_PRONOUNS = {
-    "she": (Sense("ella", "f", _same(1.0)),),
-    "he": (Sense("él", "m", _same(1.0)),),
-    "they": (Sense("ellos", "m", _same(0.7)), Sense("ellas", "f", _same(0.3))),
-}
-OBJECT_PRONOUNS = {
-    "it": (Sense("lo", "m", _same(0.6)), Sense("la", "f", _same(0.4))),
-    "them": (Sense("los", "m", _same(0.6)), Sense("las", "f", _same(0.4))),
-}
-PLURAL_PRONOUNS = ("they", "them")
-ARTICLES = {
-    ("the", "m", False): "el",
-    ("the", "f", False): "la",
-    ("the", "m", True): "los",
-    ("the", "f", True): "las",
-    ("a", "m", False): "un",
-    ("a", "f", False): "una",
-}
-# How well a word goes with each context; words that are not listed fit all of them.
-TOPICS = {
-    "bank": (1.0, 3.0, 2.0),
-    "bill": (2.0, 4.0, 1.0),
-    "charge": (1.0, 3.0, 2.0),
-    "scale": (3.0, 1.0, 2.0),
-    "spoon": (8.0, 1.0, 1.0),
-    "coin": (1.0, 8.0, 1.0),
-    "boat": (1.0, 1.0, 8.0),
-    "cook": (4.0, 1.0, 1.0),
-}
-
-
-def _plural(word: str) -> str:
-    return word + ("s" if word[-1] in "aeo" else "es")
-
-
-def _inflect(word: str, gender: str, plural: bool) -> str:
-    """A form of an adjective that is listed in the masculine: viejo → viejas."""
-    word = word[:-1] + "a" if gender == "f" else word
-    return _plural(word) if plural else word
-
-
-class Phrase(NamedTuple):
-    """A noun phrase or a pronoun of the source, taken apart."""
-
-    noun: str
-    plural: bool
-    determiner: str = ""
-    adjective: str = ""
-
-    @property
-    def words(self) -> Words:
-        """The phrase as it is written."""
-        pronoun = not self.determiner
-        noun = self.noun + "s" if self.plural and not pronoun else self.noun
-        return tuple(word for word in (self.determiner, self.adjective, noun) if word)
-
-
-def _phrases(nouns, numbers, adjectives) -> list[Phrase]:
-    """All noun phrases of some nouns, (determiner, plural) pairs and adjectives."""
-    return [
-        Phrase(noun, plural, determiner, adjective)
-        for noun, (determiner, plural), adjective in product(nouns, numbers, adjectives)
-    ]
-
-
-# ------------------------------------------------------------------------- the teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,10 +118,10 @@ class Toy:
         for table in (SUBJECT_PRONOUNS, OBJECT_PRONOUNS):
             forms += [s.word for senses in table.values() for s in senses]
         for senses in [*self.nouns.values(), *self.people.values()]:
-            forms += [form for s in senses for form in (s.word, _plural(s.word))]
+            forms += [form for s in senses for form in (s.word, plural_of(s.word))]
         for senses in self.adjectives.values():
             kinds = product(senses, "mf", (False, True))
-            forms += [_inflect(s.word, gender, plural) for s, gender, plural in kinds]
+            forms += [inflect(s.word, gender, plural) for s, gender, plural in kinds]
         for senses in self.verbs.values():
             forms += [form for s in senses for form in (s.word, s.word + "n")]
         return tuple(dict.fromkeys([*forms, PAD]))
@@ -321,9 +190,9 @@ class Toy:
         subjects = [Phrase(p, p in PLURAL_PRONOUNS) for p in SUBJECT_PRONOUNS]
         both = [("the", False), ("the", True)]
         fitting = [word for word in self.adjectives if word in OF_PEOPLE]
-        subjects += _phrases(self.people, both, ["", *fitting])
+        subjects += phrases(self.people, both, ["", *fitting])
         objects = [Phrase(p, p in PLURAL_PRONOUNS) for p in OBJECT_PRONOUNS]
-        objects += _phrases(self.nouns, [*both, ("a", False)], ["", *self.adjectives])
+        objects += phrases(self.nouns, [*both, ("a", False)], ["", *self.adjectives])
         parses = {}
         for subject, verb, thing in product(subjects, self.verbs, objects):
             form = verb if subject.plural else verb + "s"
@@ -374,11 +243,11 @@ class Toy:
         found = []
         for noun, p in self._senses(table, phrase.noun, c):
             article = ARTICLES[phrase.determiner, noun.gender, phrase.plural]
-            form = _plural(noun.word) if phrase.plural else noun.word
+            form = plural_of(noun.word) if phrase.plural else noun.word
             adjectives = [((), 1.0)]
             if phrase.adjective:
                 adjectives = [
-                    ((_inflect(s.word, noun.gender, phrase.plural),), q)
+                    ((inflect(s.word, noun.gender, phrase.plural),), q)
                     for s, q in self._senses(self.adjectives, phrase.adjective, c)
                 ]
             found += [((article, form, *after), p * q) for after, q in adjectives]
@@ -614,252 +483,3 @@ def toy_language() -> Toy:
         topics=TOPICS,
         drop=0.6,
     )
-
-
-# --------------------------------------------------------------------- the exact losses
-
-
-def sequence_cross_entropy(
-    outputs: Outputs, student_log_probs: torch.Tensor
-) -> torch.Tensor:
-    """The sequence-level loss: -Σ_y Pr^t(y|c,z) log Pr^s_θ(y|c',z), in nats, ().
-
-    ``outputs`` are all of the teacher's, ``student_log_probs`` (N,) the student's
-    log Pr^s_θ of the same sequences, through which the gradient flows. Its minimum over
-    all students is the teacher's entropy, ``outputs.entropy``. Kim & Rush 2016 call it
-    the sequence-level objective and approximate it; here it is exact.
-
-    Raises:
-        BadArgument: not one logarithm of a probability for each output.
-    """
-    _check_log_probs(outputs, student_log_probs)
-    return -(outputs.probabilities * student_log_probs).sum()
-
-
-def sequence_kl(outputs: Outputs, student_log_probs: torch.Tensor) -> torch.Tensor:
-    """KL(Pr^t ‖ Pr^s) = Σ_y Pr^t(y|c,z) log [Pr^t(y|c,z) / Pr^s_θ(y|c',z)], nats, ().
-
-    It is the sequence-level loss less the teacher's entropy: it has the same gradient
-    and is 0 exactly where the student is the teacher. The sum runs over what the
-    teacher can say; what the student says beside that costs it mass here. The other
-    direction would be infinite for a student that says anything the teacher cannot.
-    Arguments and errors as for ``sequence_cross_entropy``.
-    """
-    _check_log_probs(outputs, student_log_probs)
-    p = outputs.probabilities
-    return (p * (p.log() - student_log_probs)).sum()
-
-
-def target_generated_loss(
-    outputs: Outputs, student_log_probs: torch.Tensor
-) -> torch.Tensor:
-    """-log Pr^s_θ(ŷ|c',z), with ŷ = argmax_y Pr^t(y|c,z), in nats, ().
-
-    The textbook prints log Pr^s_θ(ŷ|c',z) without the minus sign; but a loss is
-    minimised, and without the sign that would teach the student to avoid ŷ. It replaces
-    the teacher by a distribution with all its mass on ŷ: sequence-level distillation
-    (Kim & Rush 2016). Arguments and errors as for ``sequence_cross_entropy``.
-    """
-    _check_log_probs(outputs, student_log_probs)
-    return -student_log_probs[0]  # outputs begin with the most probable
-
-
-def _check_log_probs(outputs: Outputs, student_log_probs: torch.Tensor) -> None:
-    todo = "Compute them with student.log_prob(outputs.sequences, z, c)."
-    name, wanted = "student_log_probs", f"log Pr^s of {len(outputs)} outputs, (N,)"
-    if not isinstance(student_log_probs, torch.Tensor):
-        given = f"a {type(student_log_probs).__name__}"
-        raise BadArgument(name, given, wanted=wanted, todo=todo)
-    if student_log_probs.shape != outputs.probabilities.shape:
-        given = f"of shape {tuple(student_log_probs.shape)}"
-        raise BadArgument(name, given, wanted=wanted, todo=todo)
-    worst = student_log_probs.max().item()
-    if not worst < 1e-6:  # also true of NaN
-        given = f"up to {worst}"
-        raise BadArgument(name, given, wanted="logarithms, at most 0", todo=todo)
-
-
-def sequence_kl_by_tokens(
-    toy: Toy, student: Student, z: Sequence[str], c: str | None = None
-) -> torch.Tensor:
-    """The chain rule: Σ_{y_<t} Pr^t(y_<t) KL(Pr^t(·|y_<t,c,z) ‖ Pr^s_θ(·|y_<t,c',z)).
-
-    The sum runs over all prefixes that the teacher can say. It equals ``sequence_kl``:
-    a KL between sequences is the sum of the KLs between next tokens, each weighted by
-    how often the teacher comes by. As Pr^t(y_<t) = Σ Pr^t(y) over the y that begin with
-    it, the sum is taken as Σ_y Pr^t(y) Σ_t KL_t. Nats, (), with gradient.
-    """
-    outputs = toy.outputs(z, c)
-    log_p = toy.teacher_logits(outputs.sequences, z, c)
-    log_q = student.logits(outputs.sequences, z, c).log_softmax(dim=-1)
-    said = log_p > MINUS_INFINITY  # 0 · log 0 is 0, but not for a computer
-    terms = log_p.exp()[said] * (log_p[said] - log_q[said])
-    weights = outputs.probabilities[:, None, None].expand_as(log_p)[said]
-    return (weights * terms).sum()
-
-
-# ------------------------------------------------------------------------- two students
-
-
-class Student(nn.Module):
-    """What the students of the toy language have in common: Pr^s_θ(y|c',z).
-
-    A subclass gives ``scores``. With ``reads_context=False`` the student is blind to c:
-    its simplified context c' is empty, whatever the teacher reads. The parameters start
-    at 0 and are float64, so that training is deterministic and comparisons exact.
-    """
-
-    def __init__(self, toy: Toy, reads_context: bool):
-        super().__init__()
-        self.toy, self.reads_context = toy, reads_context
-
-    def scores(self, ids: torch.Tensor, z: Words, c: str | None) -> torch.Tensor:
-        """Unnormalised scores (N, L, V - 1) of all tokens but ``<pad>`` for y_t."""
-        raise NotImplementedError
-
-    def logits(
-        self, sequences: Sequence[Ids], z: Sequence[str], c: str | None = None
-    ) -> torch.Tensor:
-        """Logits (N, L, V) of y_t given y_<t, at every position of N sequences.
-
-        As with ``Toy.teacher_logits``, ``<pad>`` is -inf before the end and certain
-        after it. What follows a prefix is the last row of ``prefix + (eos,)``.
-
-        Raises:
-            BadArgument: a sequence without ``<eos>``; see ``Toy.check`` for z and c.
-        """
-        z, c = self.toy.check(z, c)
-        ids = self.toy.padded(sequences)
-        scores = self.scores(ids, z, c if self.reads_context else None)
-        logits = nn.functional.pad(scores, (0, 1), value=MINUS_INFINITY)
-        return torch.where((ids == self.toy.pad)[..., None], self.toy._ended(), logits)
-
-    def log_prob(
-        self, sequences: Sequence[Ids], z: Sequence[str], c: str | None = None
-    ) -> torch.Tensor:
-        """log Pr^s_θ(y|c',z) = Σ_t log Pr^s_θ(y_t | y_<t, c', z), (N,), in nats."""
-        log_q = self.logits(sequences, z, c).log_softmax(dim=-1)
-        ids = self.toy.padded(sequences)
-        return log_q.gather(-1, ids[..., None]).squeeze(-1).sum(dim=-1)
-
-
-class TabularStudent(Student):
-    """A row of free logits for each prefix that the teacher can say.
-
-    It can be the teacher exactly: what it fails to learn is the loss's doing, not its
-    size. ``sources`` are the sentences that it knows; it has a table for each of them
-    and, where it reads the context, each context and None. Off its table, where the
-    teacher never goes, it ends the sentence.
-
-    Raises:
-        BadArgument: a source is none of the language, or later was not among these.
-    """
-
-    def __init__(
-        self, toy: Toy, sources: Sequence[Sequence[str]], *, reads_context: bool = True
-    ):
-        super().__init__(toy, reads_context)
-        self.rows: dict[tuple[Words, str | None, Ids], int] = {}
-        for z in sources:
-            for c in (None, *toy.contexts) if reads_context else (None,):
-                for prefix in toy._tree(z, c):
-                    self.rows.setdefault((tuple(z), c, prefix), len(self.rows))
-        size = len(toy.vocabulary) - 1
-        self.table = nn.Parameter(
-            torch.zeros(len(self.rows), size, dtype=torch.float64)
-        )
-
-    def scores(self, ids: torch.Tensor, z: Words, c: str | None) -> torch.Tensor:
-        """The table's rows, (N, L, V - 1)."""
-        if (z, c, ()) not in self.rows:
-            raise BadArgument(
-                "z",
-                f"{z!r}, of which this student has no table",
-                wanted="one of its sources",
-                todo="Give it when you make the student: TabularStudent(toy, [z]).",
-            )
-        end = self.table.new_full((1, self.table.shape[1]), MINUS_INFINITY)
-        end[0, self.toy.eos] = 0.0
-        off = len(self.rows)
-        index = [
-            [self.rows.get((z, c, tuple(y[:t])), off) for t in range(len(y))]
-            for y in ids.tolist()
-        ]
-        return torch.cat([self.table, end])[torch.tensor(index)]
-
-
-class BigramStudent(Student):
-    """A student too small for the language: it sees one token back.
-
-    logits(y_t) = B[y_{t-1}] + Σ_{w in z} A[w] (+ C[c]): what came before y_{t-1}, and
-    the order of z, are lost on it. All sentences share its parameters, V - 1 for each
-    target token, source word and context. The logits are linear in them, so the
-    sequence-level loss is convex: what remains at its minimum is the price of the
-    student's size, not of bad luck.
-    """
-
-    def __init__(self, toy: Toy, *, reads_context: bool = True):
-        super().__init__(toy, reads_context)
-        size = len(toy.vocabulary)
-
-        def zeros(rows):
-            return nn.Parameter(torch.zeros(rows, size - 1, dtype=torch.float64))
-
-        self.bigrams = zeros(size)
-        self.words = zeros(len(toy.source_vocabulary))
-        self.topics = zeros(len(toy.contexts)) if reads_context else None
-
-    def scores(self, ids: torch.Tensor, z: Words, c: str | None) -> torch.Tensor:
-        """B[y_{t-1}] + Σ_w A[w] + C[c], (N, L, V - 1)."""
-        start = ids.new_full((len(ids), 1), self.toy.pad)
-        previous = torch.cat([start, ids[:, :-1]], dim=1)
-        bag = self.words[list(self.toy.encode_source(z))].sum(dim=0)
-        if c is not None:
-            bag = bag + self.topics[self.toy.contexts.index(c)]
-        return self.bigrams[previous] + bag
-
-
-def enumerate_student(
-    student: Student,
-    z: Sequence[str],
-    c: str | None = None,
-    *,
-    max_length: int = 12,
-    floor: float = 1e-4,
-) -> Outputs:
-    """What the student says with Pr^s_θ(y|c',z) > floor in at most max_length tokens.
-
-    A student may say infinitely many sequences. Prefixes are followed while they are
-    more probable than ``floor``; no more than 1 / floor of one length can be. The
-    probabilities are exact and not renormalised: ``missing`` is the mass of all that
-    was left out. Most probable first, without gradient; ``<eos>`` counts as a token.
-
-    Raises:
-        BadArgument: ``floor`` is not above 0 and below 1, or ``max_length`` below 1.
-    """
-    if not isinstance(floor, float) or not 0.0 < floor < 1.0:
-        wanted = "a number above 0 and below 1"
-        raise BadArgument("floor", repr(floor), wanted=wanted, todo="Take 1e-4.")
-    if not isinstance(max_length, int) or max_length < 1:
-        given, wanted = repr(max_length), "a whole number from 1"
-        raise BadArgument("max_length", given, wanted=wanted, todo="Take 12.")
-    eos = student.toy.eos
-    alive, done = {(): 1.0}, []
-    for _ in range(max_length):
-        ends = [prefix + (eos,) for prefix in alive]
-        with torch.no_grad():
-            q = student.logits(ends, z, c)[:, -1].softmax(dim=-1)
-        q *= torch.tensor(list(alive.values()), dtype=q.dtype)[:, None]
-        prefixes, alive = list(alive), {}
-        for n, token in (q > floor).nonzero().tolist():
-            y, p = prefixes[n] + (token,), q[n, token].item()
-            if token == eos:
-                done.append((y, p))
-            else:
-                alive[y] = p
-        if not alive:
-            break
-    done.sort(key=lambda pair: (-pair[1], pair[0]))
-    sequences = tuple(y for y, _ in done)
-    probabilities = torch.tensor([p for _, p in done], dtype=torch.float64)
-    return Outputs(sequences, probabilities)
