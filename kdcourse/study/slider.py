@@ -119,8 +119,8 @@ def temperature_slider(
         data[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
     how = (
-        "Run this cell to get a slider for the temperature: drag it, use the arrow "
-        "keys, or type a number beside it."
+        "In JupyterLab, once this cell is run: drag the slider, use the arrow keys, or "
+        "type a number beside it."
     )
     show_text(f"*Figure: {_markdown(alt)}* {how}", f"Figure: {alt} {how}")
 
