@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..arguments import BadArgument, check_share, check_temperature
+from ..arguments import BadArgument, check_share, check_temperature, is_number
 from ..toy import Student
 from .data import (
     ClosestOfNBest,
@@ -38,6 +38,15 @@ class Term:
     divergence: Divergence
     target: str = "teacher"
     temperature: float = 1.0
+
+    def __post_init__(self):
+        if not is_number(self.weight) or not 0.0 < self.weight < float("inf"):
+            raise BadArgument(
+                "weight",
+                f"{self.weight!r}",
+                wanted="a finite number above 0",
+                todo="Leave a term out that shall not count.",
+            )
 
     def __str__(self) -> str:
         named = {"teacher": "Pr^t", "one_hot": "one-hot y_t", "uniform": "uniform"}
@@ -80,7 +89,7 @@ class Method:
     @property
     def contexts(self) -> str:
         """What the student reads, beside z."""
-        return "c' as in the row" if self.c_student is SAME else "c' empty"
+        return "c' as in the row" if self.c_student == SAME else "c' empty"
 
     def loss(
         self,
@@ -102,15 +111,13 @@ class Method:
         """
         if self.teacher == EARLIER_SELF:
             _check_kin(student, teacher)
-        if self.c_student is not SAME and isinstance(rows, list | tuple):
+        if self.c_student != SAME and isinstance(rows, list | tuple):
             rows = [
                 replace(row, c_student=self.c_student) if isinstance(row, Row) else row
                 for row in rows
             ]
         loss = 0.0
         for term in self.terms:
-            if term.weight == 0.0:
-                continue
             part = objective(
                 student,
                 teacher,
@@ -148,6 +155,11 @@ def _check_kin(student: Student, teacher: Model | None) -> None:
 CROSS_ENTROPY, FORWARD_KL = Divergence("cross_entropy"), Divergence("forward_kl")
 
 
+def _sum(*weighted: tuple) -> tuple[Term, ...]:
+    """Terms from their arguments, without those of weight 0."""
+    return tuple(Term(*arguments) for arguments in weighted if arguments[0] > 0.0)
+
+
 def hinton(temperature: float = 2.0, alpha: float = 0.5) -> Method:
     """Response-based distillation along the references, hard labels mixed in."""
     check_temperature(temperature)
@@ -155,24 +167,27 @@ def hinton(temperature: float = 2.0, alpha: float = 0.5) -> Method:
     soft = (1.0 - alpha) * temperature**2
     return Method(
         "hinton",
-        (
-            Term(soft, References(), FORWARD_KL, temperature=temperature),
-            Term(alpha, References(), CROSS_ENTROPY, "one_hot"),
+        _sum(
+            (soft, References(), FORWARD_KL, "teacher", temperature),
+            (alpha, References(), CROSS_ENTROPY, "one_hot"),
         ),
         "(1-α) T² Σ_t KL(Pr^t_T(·|y_<t) ‖ Pr^s_T(·|y_<t)) - α Σ_t log Pr^s(y_t|y_<t)",
         "Hinton et al. 2015",
     )
 
 
-def word_level(alpha: float = 1.0) -> Method:
-    """The teacher's next-token distributions along the references; α is their share."""
+def word_level(alpha: float = 0.0) -> Method:
+    """The teacher's next-token distributions along the references.
+
+    α is the share of the hard labels, as everywhere here; Kim & Rush's α is 1 - α.
+    """
     check_share("alpha", alpha)
     return Method(
         "word_level",
-        (
-            Term(1.0 - alpha, References(), CROSS_ENTROPY, "one_hot"),
-            Term(alpha, References(), CROSS_ENTROPY),
-        )[int(alpha == 1.0) :],
+        _sum(
+            (1.0 - alpha, References(), CROSS_ENTROPY),
+            (alpha, References(), CROSS_ENTROPY, "one_hot"),
+        ),
         "-Σ_t Σ_v Pr^t(v|c,z,y_<t) log Pr^s(v|c',z,y_<t), y the reference",
         "Kim & Rush 2016",
     )
@@ -183,9 +198,9 @@ def label_smoothing(epsilon: float = 0.1) -> Method:
     check_share("epsilon", epsilon)
     return Method(
         "label_smoothing",
-        (
-            Term(1.0 - epsilon, References(), CROSS_ENTROPY, "one_hot"),
-            Term(epsilon, References(), CROSS_ENTROPY, "uniform"),
+        _sum(
+            (1.0 - epsilon, References(), CROSS_ENTROPY, "one_hot"),
+            (epsilon, References(), CROSS_ENTROPY, "uniform"),
         ),
         "Σ_t [ -(1-ε) log Pr^s(y_t|y_<t) + ε H(u, Pr^s(·|y_<t)) ]",
         "Szegedy et al. 2016; Müller et al. 2019",
@@ -238,7 +253,11 @@ def interpolation(n: int = 5) -> Method:
 
 
 def context_distillation() -> Method:
-    """The teacher reads c, the student nothing but z."""
+    """The teacher reads c, the student nothing but z.
+
+    Askell et al. minimise this KL between sequences; Snell et al. train on what the
+    teacher says when it reads c. In both papers teacher and student are one model.
+    """
     return Method(
         "context_distillation",
         (Term(1.0, TeacherSamples(), FORWARD_KL),),
@@ -304,14 +323,11 @@ def distillm(alpha: float = 0.1, phi: float = 0.0, *, reverse: bool = False) -> 
     The authors take the student's outputs from a buffer and adapt φ while they train;
     the loss at one moment is this.
     """
-    data = Mix(phi, References(), StudentSamples()) if phi else References()
     check_share("phi", phi)
-    name = "skew_reverse_kl" if reverse else "skew_kl"
-    formula = (
-        "KL(Pr^s ‖ (1-α) Pr^t + α Pr^s)"
-        if reverse
-        else ("KL(Pr^t ‖ α Pr^t + (1-α) Pr^s)")
-    )
+    data = Mix(phi, References(), StudentSamples()) if phi > 0.0 else References()
+    name, formula = "skew_kl", "KL(Pr^t ‖ α Pr^t + (1-α) Pr^s)"
+    if reverse:
+        name, formula = "skew_reverse_kl", "KL(Pr^s ‖ (1-α) Pr^t + α Pr^s)"
     return Method(
         f"distillm_{name}",
         (Term(1.0, data, Divergence(name, alpha=alpha)),),

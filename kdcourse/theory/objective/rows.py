@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import Enum
 
 from ..arguments import BadArgument, is_number
 
 
-class _Same(NamedTuple):
+class _Same(Enum):
     """The mark that the student reads the teacher's own context."""
 
+    SAME = "SAME"
+
     def __repr__(self) -> str:
-        return "SAME"
+        return self.value
 
 
-SAME = _Same()
+SAME = _Same.SAME
 """c' = c: the student reads what the teacher reads."""
 
 
