@@ -1,4 +1,6 @@
-# Two commands: `make course` and `make test`. Both set up what is missing.
+# Two commands: `make course` and `make test`. Both set up what is missing. A third,
+# `make test-browser`, does in JupyterLab what a learner does; it wants Node.js, npm and
+# Chromium (CHROMIUM=PATH names another one).
 #
 #   PYTHON=python3.12 make course    another Python (3.11, 3.12 or 3.13)
 #   TORCH_INDEX=URL   make course    where pip finds torch: give it an index with CPU
@@ -11,16 +13,19 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PINS := requirements.txt requirements-dev.txt
+BROWSER := tests/browser
+BROWSER_READY := $(BROWSER)/node_modules/.package-lock.json
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.txt)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fetch course test lab bench notebooks lint format env-check clean
+.PHONY: help setup fetch course test test-browser lab bench notebooks lint format env-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make course     set up, fetch the corpus, run the lessons, show the table"
 	@echo "make test       set up, then all tests: the package, the notebooks"
+	@echo "make test-browser  a lesson and an exercise in JupyterLab, in a real browser"
 	@echo "make lab        open the lessons in JupyterLab"
 	@echo "make bench      size, speed and quality as ratios (takes a while)"
 	@echo "make notebooks  run every lesson in place and record its outputs"
@@ -52,6 +57,15 @@ course: $(READY)
 test: $(READY)
 	@$(PY) -m kdcourse test
 
+test-browser: $(READY) $(BROWSER_READY)
+	@PYTHON=$(PY) node $(BROWSER)/run.mjs
+
+$(BROWSER_READY): $(BROWSER)/package.json $(BROWSER)/package-lock.json
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "The browser test wants Node.js 20 or later with npm. Install them (apt-get install nodejs npm, or use environment.yml)." >&2; exit 1; }
+	@echo "Installing what drives the browser"
+	@cd $(BROWSER) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 lab: $(READY)
 	@$(PY) -m kdcourse lab
 
@@ -76,6 +90,6 @@ env-check: $(READY)
 	@$(PY) tools/environment.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BROWSER)/node_modules $(BROWSER)/failure.png build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

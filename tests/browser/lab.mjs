@@ -69,14 +69,22 @@ export async function startBrowser(executablePath) {
         "  To do: run `make test-browser`, which installs them",
     );
   }
-  return chromium.launch({ executablePath, args: FLAGS, timeout: 120 * SECOND });
+  return chromium.launch({
+    executablePath,
+    args: FLAGS,
+    timeout: 120 * SECOND,
+    handleSIGINT: false, // we end everything ourselves, in order
+    handleSIGTERM: false,
+    handleSIGHUP: false,
+  });
 }
 
 /**
  * Start JupyterLab on copies: `folder` holds `course`, which it serves, and everything
- * that Jupyter, IPython and kdcourse would write into the user's home.
+ * that Jupyter, IPython and kdcourse would write into the user's home. The lab is there
+ * at once, for whoever has to stop it; it answers once `lab.ready` is fulfilled.
  */
-export async function startLab(python, folder, more = {}) {
+export async function startLab(python, folder) {
   const token = randomBytes(24).toString("hex");
   const port = await freePort();
   const runtime = join(folder, "runtime");
@@ -108,17 +116,12 @@ export async function startLab(python, folder, more = {}) {
       OMP_NUM_THREADS: "1",
       PYTHONDONTWRITEBYTECODE: "1",
       TMPDIR: folder,
-      ...more,
     },
   });
   const lab = { server, token, log, url: "" };
   server.on("error", (error) => (lab.broken = `${python}: ${error.message}`));
-  try {
-    lab.url = await until("JupyterLab answers", () => address(lab, runtime), 180);
-  } catch (error) {
-    await stopLab(lab);
-    throw error;
-  }
+  lab.ready = until("JupyterLab answers", () => address(lab, runtime), 180);
+  lab.ready.then((url) => (lab.url = url)).catch(() => {}); // told where it is awaited
   return lab;
 }
 
@@ -168,17 +171,18 @@ export async function stopLab(lab) {
     const headers = { Authorization: `token ${lab.token}` };
     await fetch(`${lab.url}api/shutdown`, { method: "POST", headers });
   } catch {
-    signalGroup(server.pid, "SIGTERM");
+    killLab(lab, "SIGTERM"); // it does not answer yet, or any more
   }
   if ((await Promise.race([ended, patience])) === "late") {
-    signalGroup(server.pid, "SIGKILL");
+    killLab(lab, "SIGKILL");
   }
 }
 
-/** The group is the server's and its children's: nobody else is in it. */
-export function signalGroup(pid, signal) {
+/** Signal the server's process group: it and its children, and nobody else. */
+export function killLab({ server }, signal) {
+  if (server.pid === undefined || server.exitCode !== null) return;
   try {
-    process.kill(-pid, signal);
+    process.kill(-server.pid, signal);
   } catch {
     // it has gone
   }

@@ -110,6 +110,12 @@ function choose(where, prefix, given) {
   );
 }
 
+/** The Python of the course; a path is taken from here, a bare name from the PATH. */
+function python() {
+  const given = process.env.PYTHON || "python3";
+  return given.includes("/") ? resolve(given) : given;
+}
+
 /** Requests that would have left this machine; they are refused. */
 async function stayHome(context) {
   const outside = [];
@@ -129,7 +135,8 @@ async function main(folder, keep) {
   const executable = labs.findBrowser();
   copyNotebooks(folder, lesson, exercise);
   step("start JupyterLab");
-  keep.lab = await labs.startLab(process.env.PYTHON || "python3", folder);
+  keep.lab = await labs.startLab(python(), folder);
+  await keep.lab.ready;
   step(`start ${basename(executable)}`);
   keep.browser = await labs.startBrowser(executable);
   const context = await keep.browser.newContext({
@@ -182,6 +189,13 @@ const interrupted = new Promise((_, reject) => {
   }
   const late = () => reject(new Error(`not done after ${LIMIT} s`));
   setTimeout(late, LIMIT * labs.SECOND).unref();
+});
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", () => {}); // `… | head` closed the pipe: clean up all the same
+}
+process.on("exit", () => {
+  if (keep.lab) labs.killLab(keep.lab, "SIGKILL"); // only where cleaning up failed
+  rmSync(folder, { recursive: true, force: true });
 });
 if (existsSync(SCREENSHOT)) rmSync(SCREENSHOT);
 try {
