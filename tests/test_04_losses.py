@@ -392,3 +392,24 @@ def with_nan():
 def test_wrong_arguments_are_explained(call, words):
     with pytest.raises(BadArgument, match=words):
         call()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_kept_graph_gives_the_same_gradient_a_second_time(fused):
+    """The gradient is scaled where it lies, so that it can be given away but once."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    head = torch.nn.Linear(4, 9).double()
+    teacher = torch.randn(2, 5, 9, generator=generator, dtype=torch.float64)
+    leaf = hidden.requires_grad_(True)
+    if fused:
+        loss = fused_distillation_loss(leaf, head, teacher, chunk_tokens=3)
+    else:
+        loss = distillation_loss(head(leaf), teacher)
+    leaves = [leaf, *head.parameters()]
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    kept = [x.clone() for x in first]
+    second = torch.autograd.grad(3.0 * loss, leaves)
+    for one, before, three in zip(first, kept, second, strict=True):
+        torch.testing.assert_close(one, before, rtol=0, atol=0)
+        torch.testing.assert_close(3.0 * one, three, rtol=1e-12, atol=1e-14)

@@ -9,8 +9,6 @@ would keep four or five.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from .arguments import (
@@ -85,7 +83,7 @@ def fused_distillation_loss(
     alpha: float = 0.0,
     divergence: str = "forward_kl",
     normalizer: float | None = None,
-    chunk_tokens: int = 128,
+    chunk_tokens: int = 16,
 ) -> torch.Tensor:
     """``distillation_loss(lm_head(hidden), …)`` without ever holding those logits.
 
@@ -113,7 +111,7 @@ def fused_distillation_loss(
             "chunk_tokens",
             f"{chunk_tokens!r}",
             wanted="a whole number above 0",
-            todo="Take as many as memory holds; 128 is quick.",
+            todo="Take as many as memory holds; 16 is lean.",
         )
     index = _real_tokens(hidden, labels, mask)
     total = _FusedLoss.apply(hidden, weight, bias, terms, index, chunk_tokens)
@@ -217,29 +215,34 @@ class _RowLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits, terms, index):
-        flat = logits.flatten(0, -2)
-        whole = len(index) == len(flat)
         wanted = ctx.needs_input_grad[0]
-        gradient = (
-            (torch.empty_like if whole else torch.zeros_like)(flat) if wanted else None
-        )
-        total = _zero(logits)
-        for rows in index.split(max(1, CHUNK_ENTRIES // flat.shape[1])):
-            some = flat.index_select(0, rows)
-            value, grads = _value_and_gradients(terms.rows, [some], rows, wanted)
-            total += value
-            if wanted:
-                gradient.index_copy_(0, rows, grads[0])
-        ctx.shape = logits.shape
-        ctx.save_for_backward(gradient)
+        total, ctx.gradient = _over_rows(logits, terms, index, wanted)
+        ctx.terms, ctx.index = terms, index
+        ctx.save_for_backward(logits)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        (gradient,) = ctx.saved_tensors
-        # One number scales all of it; the tensor itself stays for a second backward.
-        return (gradient * upstream.to(gradient.dtype)).view(ctx.shape), None, None
+        gradient, ctx.gradient = ctx.gradient, None  # scaled in place, so given once
+        if gradient is None:  # a second backward through the same graph
+            gradient = _over_rows(*ctx.saved_tensors, ctx.terms, ctx.index, True)[1]
+        return gradient.mul_(upstream.to(gradient.dtype)), None, None
+
+
+def _over_rows(logits, terms, index, wanted: bool):
+    """Σ of the losses of these rows, and where wanted its gradient in the logits."""
+    flat = logits.detach().flatten(0, -2)
+    make = torch.empty_like if len(index) == len(flat) else torch.zeros_like
+    gradient = make(flat) if wanted else None
+    total = _zero(logits)
+    for rows in index.split(max(1, CHUNK_ENTRIES // flat.shape[1])):
+        some = flat.index_select(0, rows)
+        value, slope = _value_and_gradient(terms, some, rows, wanted)
+        total += value
+        if wanted:
+            gradient.index_copy_(0, rows, slope)
+    return total, gradient.view(logits.shape) if wanted else None
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -247,32 +250,47 @@ class _FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, terms, index, chunk_tokens):
-        flat = hidden.flatten(0, -2)
-        inputs = [flat, weight] if bias is None else [flat, weight, bias]
-        gradients = [torch.zeros_like(x) for x in inputs]
-        total = _zero(hidden)
-
-        def losses(some, *head_and_rows):
-            *head, rows = head_and_rows
-            return terms.rows(torch.nn.functional.linear(some, *head), rows)
-
-        for rows in index.split(chunk_tokens):
-            parts = [flat.index_select(0, rows), *inputs[1:]]
-            value, grads = _value_and_gradients(losses, parts, rows, True)
-            total += value
-            gradients[0].index_copy_(0, rows, grads[0])
-            for sum_, one in zip(gradients[1:], grads[1:], strict=True):
-                sum_ += one
-        ctx.shape, ctx.has_bias = hidden.shape, bias is not None
-        ctx.save_for_backward(*gradients)
+        given = (hidden, weight, bias, terms, index, chunk_tokens)
+        wanted = any(ctx.needs_input_grad)
+        total, ctx.gradients = _over_hidden(*given, wanted)
+        ctx.rest = given[3:]
+        ctx.save_for_backward(*given[:3])
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        first, *head = (g * upstream.to(g.dtype) for g in ctx.saved_tensors)
-        bias = head[1] if ctx.has_bias else None
-        return first.view(ctx.shape), head[0], bias, None, None, None
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            gradients = _over_hidden(*ctx.saved_tensors, *ctx.rest, True)[1]
+        scaled = (g if g is None else g.mul_(upstream.to(g.dtype)) for g in gradients)
+        return *scaled, None, None, None
+
+
+def _over_hidden(hidden, weight, bias, terms, index, chunk_tokens, wanted: bool):
+    """The sum of the losses, and its gradients in hidden states, weight and bias.
+
+    Of a chunk's logits there is one copy, over which their gradient is written.
+    """
+    hidden, weight = hidden.detach(), weight.detach()
+    bias = None if bias is None else bias.detach()
+    flat, total = hidden.flatten(0, -2), _zero(hidden)
+    sums = [None if x is None else torch.zeros_like(x) for x in (flat, weight, bias)]
+    for rows in index.split(chunk_tokens):
+        some = flat.index_select(0, rows)
+        logits = torch.nn.functional.linear(some, weight, bias)
+        small = max(1, CHUNK_ENTRIES // 4 // len(weight))  # a dozen temporaries each
+        for part, numbers in zip(logits.split(small), rows.split(small), strict=True):
+            value, slope = _value_and_gradient(terms, part, numbers, wanted)
+            total += value
+            if wanted:
+                part.copy_(slope)
+        if wanted:
+            sums[0].index_copy_(0, rows, logits @ weight)
+            sums[1].addmm_(logits.T, some)
+            if bias is not None:
+                sums[2] += logits.sum(0)
+    return total, [sums[0].view(hidden.shape), *sums[1:]]
 
 
 def _zero(like: torch.Tensor) -> torch.Tensor:
@@ -280,14 +298,13 @@ def _zero(like: torch.Tensor) -> torch.Tensor:
     return torch.zeros((), dtype=kind, device=like.device)
 
 
-def _value_and_gradients(
-    losses: Callable, inputs: list[torch.Tensor], rows: torch.Tensor, wanted: bool
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Σ losses(*inputs, rows), and where wanted its gradient in each input."""
+def _value_and_gradient(terms: _Terms, logits, rows, wanted: bool):
+    """The sum of some rows' losses, and where wanted its gradient in their logits."""
     with torch.set_grad_enabled(wanted):
-        inputs = [x.detach().requires_grad_(wanted) for x in inputs]
-        value = losses(*inputs, rows).sum()
-        return value.detach(), torch.autograd.grad(value, inputs) if wanted else ()
+        logits = logits.detach().requires_grad_(wanted)
+        value = terms.rows(logits, rows).sum()
+        slope = torch.autograd.grad(value, logits)[0] if wanted else None
+        return value.detach(), slope
 
 
 def cross_entropy(student_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
