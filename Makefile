@@ -19,13 +19,19 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.txt)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup fetch course test test-browser lab bench notebooks lint format env-check clean
+# Other libraries, beside the course's own packages: they are compared with, never used.
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
+PEERS_PY := PYTHONPATH=.:tools TRL_EXPERIMENTAL_SILENCE=1 $(PEERS)/bin/python
+
+.PHONY: help setup fetch course test test-browser test-peers lab bench notebooks lint format env-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make course     set up, fetch the corpus, run the lessons, show the table"
 	@echo "make test       set up, then all tests: the package, the notebooks"
 	@echo "make test-browser  a lesson and an exercise in JupyterLab, in a real browser"
+	@echo "make test-peers    the audit on torchdistill, TextBrewer and TRL"
 	@echo "make lab        open the lessons in JupyterLab"
 	@echo "make bench      size, speed and quality as ratios (takes a while)"
 	@echo "make notebooks  run every lesson in place and record its outputs"
@@ -69,8 +75,22 @@ $(BROWSER_READY): $(BROWSER)/package.json $(BROWSER)/package-lock.json
 lab: $(READY)
 	@$(PY) -m kdcourse lab
 
-bench: $(READY)
+# What they need of us they find in .venv; of theirs only the losses are wanted.
+$(PEERS_READY): $(READY) requirements-peers.txt
+	@echo "Installing the libraries to compare with"
+	@$(PY) -m venv --clear $(PEERS)
+	@$(PY) -c 'import site; print(site.getsitepackages()[0])' > $(PEERS)/course.path
+	@cp $(PEERS)/course.path "$$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/course.pth"
+	@$(PEERS)/bin/python -m pip install -qq tensorboard==$$(sed -n 's/^tensorboard==//p' requirements-peers.txt)
+	@$(PEERS)/bin/python -m pip install -qq --no-deps -r requirements-peers.txt
+	@touch $@
+
+test-peers: $(PEERS_READY)
+	@$(PEERS_PY) -m pytest -p no:cacheprovider tests/test_04_peers.py
+
+bench: $(READY) $(PEERS_READY)
 	@$(PY) -m kdcourse bench
+	@$(PEERS_PY) -m peers.bench
 
 notebooks: $(READY)
 	@$(PY) -m kdcourse fetch

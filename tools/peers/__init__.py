@@ -1,0 +1,1 @@
+"""Our losses beside those of torchdistill, TextBrewer and TRL, on the same tensors."""
