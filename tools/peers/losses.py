@@ -30,7 +30,7 @@ trl_jsd = GKDTrainer.generalized_jsd_loss
 def torchdistill_kd(
     student_logits: Tensor, teacher_logits: Tensor, **options
 ) -> Tensor:
-    """torchdistill's KDLoss on what it is given, through its dictionaries of modules."""
+    """torchdistill's KDLoss on what it is given, through its dictionaries."""
     options = {"temperature": 1.0, "alpha": 0.0} | options
     loss = KDLoss("head", "output", "head", "output", **options)
     student, teacher = (
