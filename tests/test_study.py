@@ -377,7 +377,7 @@ def test_two_programs_at_once_lose_nothing(own_progress):
 def test_an_empty_map_says_where_to_begin(capsys):
     assert main(["progress"]) == 0
     said = capsys.readouterr().out
-    assert "lesson 00  exercises [ ][ ][ ]        quiz 0 of 5" in said
+    assert re.search(r"lesson 00  exercises \[ ]\[ ]\[ ] +quiz 0 of 5", said)
     assert "Next: try ex00.megabytes in exercises/00_*.ipynb" in said
 
 
@@ -388,12 +388,13 @@ def test_the_map_shows_what_fails_first(capsys):
     assert main(["progress"]) == 0
     said = capsys.readouterr().out
     assert "lesson 00  exercises [x][ ][ ]" in said
-    assert "lesson 11  exercises [ ][ ][ ][!][ ]  quiz 1 of 6" in said
+    assert re.search(r"lesson 11  exercises (\[ ]){3}\[!]\[ ] +quiz 1 of 6", said)
     assert "Failing: ex11.verdict (best seed)" in said
     assert "Next: mend ex11.verdict in exercises/11_*.ipynb" in said
     assert main(["progress", "--json"]) == 0
     lessons = json.loads(capsys.readouterr().out)["lessons"]
-    assert lessons[1]["exercises"]["ex11.verdict"] == "failed"
+    capstone = next(lesson for lesson in lessons if lesson["lesson"] == "11")
+    assert capstone["exercises"]["ex11.verdict"] == "failed"
 
 
 def test_the_map_ends_with_the_quizzes_and_then_with_praise():
@@ -598,7 +599,7 @@ def test_terms_are_found_by_any_of_their_names(capsys):
     [
         (lambda: glossary.glossary("distilation"), "knowledge distillation"),
         (lambda: glossary.glossary("xyzzy"), "shows them all"),
-        (lambda: glossary.glossary(lesson="99"), "one of 00, 11"),
+        (lambda: glossary.glossary(lesson="99"), "one of 00, "),
     ],
 )
 def test_an_unknown_term_is_explained(call, said):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
+
+from kdcourse.errors import KdcourseError
 
 MARKS = {"passed": "[x]", "failed": "[!]", "not attempted": "[ ]"}
 
@@ -17,11 +20,21 @@ def add_parser(subparsers) -> None:
         "how the quizzes stand, and what to do next.",
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument(
+        "--calibration",
+        nargs="?",
+        const="",
+        metavar="PNG",
+        help="how right your predictions were against how sure you were; with the name "
+        "of a PNG file also as a picture",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the map."""
+    """Print the map, or how well the learner knows what they know."""
+    if args.calibration is not None:
+        return show_calibration(args.calibration, args.json)
     lessons = survey()
     if args.json:
         print(json.dumps({"lessons": lessons}, indent=1, ensure_ascii=False))
@@ -95,3 +108,46 @@ def next_step(lessons: list[dict]) -> str:
             if answer is not True:
                 return f'answer question {item}: quiz("{item}")'
     return "nothing is left. Well done: show somebody your student."
+
+
+def show_calibration(picture: str, as_json: bool) -> int:
+    """Print sureness against success as a plot in text, or as JSON.
+
+    Raises:
+        KdcourseError: the picture has another ending than .png, or cannot be written.
+    """
+    from kdcourse.study import predict
+    from kdcourse.study.figures import calibration
+
+    if picture and not picture.lower().endswith(".png"):
+        raise KdcourseError(
+            f"The picture was to be called {picture!r}.",
+            wanted="a name that ends in .png",
+            todo="For instance: python -m kdcourse progress --calibration mine.png",
+        )
+    answers = predict.answers()
+    if as_json:
+        print(json.dumps(calibration.as_data(answers), indent=1, ensure_ascii=False))
+    elif not answers:
+        print(predict.NOTHING.replace("`", ""))
+    else:
+        many = "1 prediction" if len(answers) == 1 else f"{len(answers)} predictions"
+        print(f"How sure, how right: {many}\n\n{calibration.text_plot(answers)}\n")
+        print(f"{calibration.verdict(answers)}\n{calibration.score(answers)}")
+    if picture and answers:
+        write_picture(calibration.draw(answers), Path(picture), as_json)
+    return 0
+
+
+def write_picture(fig, path: Path, quiet: bool) -> None:
+    """Write the figure where the learner wants it, and say so."""
+    try:
+        fig.savefig(path, format="png", dpi=120, metadata={"Software": None})
+    except OSError as problem:
+        raise KdcourseError(
+            f"{path} could not be written ({problem.strerror}).",
+            wanted="a file in a folder that exists and that you may write to",
+            todo="Name another place.",
+        ) from problem
+    if not quiet:
+        print(f"The same as a picture: {path}")

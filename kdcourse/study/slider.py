@@ -206,10 +206,11 @@ def table(softened: Softened) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in whole per cent; what is small but not nothing is not called 0."""
-    if 0 < share < 0.005:
+    """A share in whole per cent; little is not called 0, nor much 100."""
+    whole = f"{100 * share:.0f}"
+    if whole == "0" and share > 0:
         return "<1 %"
-    return ">99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+    return ">99 %" if whole == "100" and share < 1 else f"{whole} %"
 
 
 def _softened(logits, words: Sequence[str], most: int) -> Softened:

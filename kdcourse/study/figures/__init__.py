@@ -1,0 +1,1 @@
+"""Figures of the lessons whose code would not fit a cell."""
