@@ -170,6 +170,7 @@ def test_words_cannot_break_the_drawing():
     assert svg_of(text).get("aria-hidden") == "true"  # the sentence is what is read
 
 
+@pytest.mark.slow
 def test_a_saved_notebook_holds_nothing_drawn_by_lot(tmp_path):
     path = tmp_path / "probe.ipynb"
     cells = [nbformat.v4.new_code_cell(CELL)]

@@ -61,9 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
 def run_lessons(lessons: list[Path], mode: str, environment: dict[str, str]) -> bool:
     """Run the lessons in turn, up to the first that fails; True if one did."""
-    from kdcourse.study import runner
+    from kdcourse.study import pace, runner
 
-    timings = runner.read_timings(lessons[0].parent) if mode == "fast" else {}
+    recorded = runner.read_timings(lessons[0].parent) if mode == "fast" else {}
+    timings = {name: pace.here(seconds) for name, seconds in recorded.items()}
     expected = sum(sum(timings.get(path.stem, [])) for path in lessons)
     about = f", about {runner.clock(expected)} min" if expected else ""
     print(f"Running {len(lessons)} lessons in {mode} mode{about}.", flush=True)

@@ -91,6 +91,34 @@ def check_machine() -> Iterator[Finding]:
         yield Finding("memory", f"{memory:.0f} GB", remedy, fatal=False)
 
 
+def check_speed() -> Iterator[Finding]:
+    """How fast this machine is; what is found stretches the times that are printed."""
+    from kdcourse.study import pace
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    try:
+        speed = pace.measure()
+    except (ImportError, OSError, RuntimeError):
+        return  # torch itself is at fault: the line above says how to mend it
+    if not pace.sane(speed):
+        yield Finding("speed", "cannot be told: this clock is too coarse")
+        return
+    under = "" if load is None else f", load {load:.1f}"
+    found = (
+        f"{times(speed.factor())} (product {speed.matrix:.1f} ms, "
+        f"training step {speed.step:.0f} ms, 1 thread{under})"
+    )
+    remedy = "" if pace.keep(speed) else "It cannot be kept: times stay as recorded."
+    if not remedy and load is not None and load > (os.cpu_count() or 1) * 0.75:
+        remedy = "Run this again when other programs rest: it will be truer."
+    yield Finding("speed", found, remedy, fatal=False)
+
+
+def times(factor: float) -> str:
+    """A factor of time in words."""
+    return f"lessons take {factor:.1f} times as long as recorded"
+
+
 def check_cache() -> Iterator[Finding]:
     """The folder for the corpus: writable, roomy, and the corpus in it."""
     from kdcourse.translation.sources import WHEEL, cache_folder
@@ -154,6 +182,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_packages,
     check_torch,
     check_machine,
+    check_speed,
     check_cache,
     check_models,
     check_notebooks,
@@ -165,7 +194,8 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="check this machine and say what to mend",
-        description="Changes nothing. Exit code 1 if something stands in the way.",
+        description="Changes nothing, but remembers how fast this machine is, so that "
+        "printed times fit it. Exit code 1 if something stands in the way.",
     )
     parser.set_defaults(run=run)
 
@@ -177,5 +207,29 @@ def run(args: argparse.Namespace) -> int:
         for finding in check():
             print(finding, flush=True)
             problems += bool(finding.remedy) and finding.fatal
+    print(lesson_times(), end="")
     print(f"\n{problems} problems" if problems else "\nAll is well.")
     return 1 if problems else 0
+
+
+def lesson_times() -> str:
+    """A table: the minutes of each lesson in fast mode, recorded and on this machine.
+
+    Empty where there are no lessons, or where none was recorded.
+    """
+    from kdcourse.errors import KdcourseError
+    from kdcourse.study import pace, runner
+
+    try:
+        recorded = runner.read_timings(runner.course_folder() / "notebooks")
+    except (KdcourseError, OSError, ValueError):
+        return ""  # the findings above have said so
+    if not recorded:
+        return ""
+    speed, sums = pace.kept(), {name: sum(row) for name, row in recorded.items()}
+    heading = "\nminutes to run, fast mode"
+    lines = [f"{heading:<33}{'recorded':>10}{'here' if speed else '':>10}".rstrip()]
+    for name, seconds in [*sums.items(), ("all of them", sum(sums.values()))]:
+        own = runner.clock(seconds * speed.factor()) if speed else ""
+        lines.append(f"{name:<32}{runner.clock(seconds):>10}{own:>10}".rstrip())
+    return "\n".join(lines) + "\n"

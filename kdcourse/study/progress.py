@@ -74,7 +74,7 @@ def update(change: Callable[[dict], None]) -> None:
         with filelock.FileLock(f"{path}.lock", timeout=5):
             data = load()
             change(data)
-            _write(path, data)
+            write_whole(path, data)
     except (OSError, filelock.Timeout) as problem:
         reason = getattr(problem, "strerror", None) or "another program holds it"
         _tell(
@@ -84,8 +84,8 @@ def update(change: Callable[[dict], None]) -> None:
         )
 
 
-def _write(path: Path, data: dict) -> None:
-    """Write whole or not at all: a temporary file, then one rename."""
+def write_whole(path: Path, data: dict) -> None:
+    """Write JSON whole or not at all: a temporary file, then one rename."""
     handle, partial = tempfile.mkstemp(
         dir=path.parent, prefix=path.name, suffix=".part"
     )
