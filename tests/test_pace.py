@@ -1,4 +1,4 @@
-"""How fast a machine is: measured (by an injected clock), kept, used for time labels."""
+"""How fast a machine is: measured (by an injected clock), kept, used for labels."""
 
 from __future__ import annotations
 
