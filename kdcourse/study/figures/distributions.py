@@ -139,7 +139,9 @@ def mass_by_k(
     )
     axes.set_xlabel("k, the number of most probable tokens that are kept")
     axes.set_ylabel("mass that they hold")
-    axes.set_ylim(top=1.02)
+    lowest = min(map(min, curves.values()))
+    room = 0.1 * (1 - lowest)  # for the names, which stand below their curves
+    axes.set_ylim(lowest - room, 1.02)
     return fig
 
 
