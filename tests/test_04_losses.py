@@ -413,3 +413,25 @@ def test_a_kept_graph_gives_the_same_gradient_a_second_time(fused):
     for one, before, three in zip(first, kept, second, strict=True):
         torch.testing.assert_close(one, before, rtol=0, atol=0)
         torch.testing.assert_close(3.0 * one, three, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor(2)])
+def test_a_single_token_needs_no_batch(labels):
+    """(V,) is one of the shapes (..., V), for logits, signals and hidden states."""
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = (torch.randn(7, generator=generator) for _ in range(2))
+    alpha = 0.0 if labels is None else 0.5
+    rows = None if labels is None else labels[None]
+    alone = distillation_loss(student, teacher, labels=labels, alpha=alpha)
+    batch = distillation_loss(student[None], teacher[None], labels=rows, alpha=alpha)
+    torch.testing.assert_close(alone, batch)
+    signal = top_k(teacher, 3)
+    torch.testing.assert_close(
+        distillation_loss(student, signal),
+        distillation_loss(student[None], top_k(teacher[None], 3)),
+    )
+    head, hidden = torch.nn.Linear(4, 7), torch.randn(4, generator=generator)
+    torch.testing.assert_close(
+        fused_distillation_loss(hidden, head, teacher),
+        distillation_loss(head(hidden), teacher),
+    )

@@ -26,6 +26,11 @@ def widen(values: torch.Tensor) -> torch.Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def as_rows(values: torch.Tensor) -> torch.Tensor:
+    """(..., V) as (N, V): one row a token, a single token (V,) included."""
+    return values.reshape(-1, values.shape[-1])
+
+
 def check_logits(name: str, logits: torch.Tensor, *, values: bool = True) -> None:
     """A floating-point tensor (..., V) with tokens, without NaN or +inf.
 

@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .arguments import BadArgument, check_device, check_logits, check_mask, widen
+from .arguments import (
+    BadArgument,
+    as_rows,
+    check_device,
+    check_logits,
+    check_mask,
+    widen,
+)
 
 Projection = Callable[[torch.Tensor], torch.Tensor]
 
@@ -149,7 +156,7 @@ def _pair(student, teacher, mask) -> tuple[torch.Tensor, torch.Tensor]:
             todo="Give both models the same tokens.",
         )
     if mask is None:
-        return student.flatten(0, -2), widen(teacher.detach()).flatten(0, -2)
+        return as_rows(student), as_rows(widen(teacher.detach()))
     check_mask(mask, "student_features", student)
     if not mask.any():
         raise BadArgument(

@@ -14,6 +14,7 @@ import torch
 from .arguments import (
     IGNORE,
     BadArgument,
+    as_rows,
     check_choice,
     check_device,
     check_labels,
@@ -232,7 +233,7 @@ class _RowLoss(torch.autograd.Function):
 
 def _over_rows(logits, terms, index, wanted: bool):
     """Σ of the losses of these rows, and where wanted its gradient in the logits."""
-    flat = logits.detach().flatten(0, -2)
+    flat = as_rows(logits.detach())
     make = torch.empty_like if len(index) == len(flat) else torch.zeros_like
     gradient = make(flat) if wanted else None
     total = _zero(logits)
@@ -274,7 +275,7 @@ def _over_hidden(hidden, weight, bias, terms, index, chunk_tokens, wanted: bool)
     """
     hidden, weight = hidden.detach(), weight.detach()
     bias = None if bias is None else bias.detach()
-    flat, total = hidden.flatten(0, -2), _zero(hidden)
+    flat, total = as_rows(hidden), _zero(hidden)
     sums = [None if x is None else torch.zeros_like(x) for x in (flat, weight, bias)]
     for rows in index.split(chunk_tokens):
         some = flat.index_select(0, rows)

@@ -15,6 +15,7 @@ import torch
 
 from .arguments import (
     BadArgument,
+    as_rows,
     check_choice,
     check_device,
     check_integers,
@@ -69,7 +70,7 @@ class Dense:
 
     def rows(self, index: torch.Tensor) -> Dense:
         """The answers (n, V) to some tokens, numbered in the flattened shape."""
-        return Dense(self.logits.flatten(0, -2).index_select(0, index))
+        return Dense(as_rows(self.logits).index_select(0, index))
 
     def log_distributions(
         self, log_q: torch.Tensor, temperature: float
@@ -181,7 +182,7 @@ class TopK:
     def rows(self, index: torch.Tensor) -> TopK:
         """The answers (n, k) to some tokens, numbered in the flattened shape."""
         parts = (self.indices, self.log_probs)
-        indices, log_probs = (x.flatten(0, -2).index_select(0, index) for x in parts)
+        indices, log_probs = (as_rows(x).index_select(0, index) for x in parts)
         rest = self.log_rest
         rest = None if rest is None else rest.flatten().index_select(0, index)
         return replace(self, indices=indices, log_probs=log_probs, log_rest=rest)
