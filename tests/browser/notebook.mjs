@@ -21,12 +21,27 @@ export class Notebook {
     const page = await context.newPage();
     await page.goto(`${lab.url}lab/tree/${path}?reset&token=${lab.token}`);
     const notebook = new Notebook(page, path);
-    await until(
-      `${path} is open and its kernel idle`,
-      async () => (await notebook.state())?.kernel === "idle",
-      SEE_SECONDS * 2,
-    );
+    let kernel = "no kernel, not even a page";
+    try {
+      await until(
+        `${path} is open and its kernel idle`,
+        async () => {
+          await notebook.heedDialogs();
+          kernel = (await notebook.state())?.kernel ?? "not open yet";
+          return kernel === "idle";
+        },
+        SEE_SECONDS * 2,
+      );
+    } catch (error) {
+      throw new Error(`${error.message} (at last: ${kernel})`);
+    }
     return notebook;
+  }
+
+  /** JupyterLab asks or complains in a dialog: nobody will answer it, so it is told. */
+  async heedDialogs() {
+    const dialogs = await this.page.locator(".jp-Dialog").allInnerTexts();
+    check(!dialogs.length, `JupyterLab asks nothing. It says: ${dialogs.join(" | ")}`);
   }
 
   /** What JupyterLab holds of the notebook; null while it is not open yet. */
@@ -79,6 +94,7 @@ export class Notebook {
     return until(
       `all cells of ${this.path} have run`,
       async () => {
+        await this.heedDialogs();
         const { kernel, cells } = await this.state();
         const code = cells.filter((cell) => cell.code);
         const failed = code.find((cell) => cell.error);
