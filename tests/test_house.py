@@ -95,7 +95,7 @@ def test_the_installed_package_asks_for_exactly_the_list(pins):
     "folder, lists",
     [
         ("kdcourse", ["requirements.txt"]),
-        ("tools", ["requirements.txt", "requirements-dev.txt"]),
+        ("tools", [f"requirements{part}.txt" for part in ("", "-dev", "-peers")]),
     ],
 )
 def test_each_package_that_the_code_imports_is_pinned(root, folder, lists):
