@@ -190,7 +190,7 @@ def picture(softened: Softened, temperature: float) -> Figure:
         for word, share in softened.shares(temperature)
     }
     return plots.bars(
-        values, xlabel=f"per cent of the probability at T = {temperature:g}", decimals=0
+        values, xlabel=f"per cent of the probability at T = {temperature:g}", decimals=1
     )
 
 
