@@ -145,8 +145,9 @@ def phrase_panels(
         axes.grid(axis="y", visible=False)
         axes.set_xlim(0, 75)
         axes.set_xticks((0, 25, 50))
+        axes.tick_params(labelsize=9)
     labels = [f"({name})" if name in nonsense else name for name in names]
-    grid[0][0].set_yticks(places, labels, fontsize=9)
+    grid[0][0].set_yticks(places, labels)
     fig.supxlabel("how often it is said, per cent", fontsize=9)
     return fig
 
