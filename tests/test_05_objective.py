@@ -969,10 +969,21 @@ OTHER_TOY = toy_language().__class__(
 )
 
 
+def broken():
+    """A student after a step that went wrong."""
+    student = tabular()
+    with torch.no_grad():
+        student.table[3, 3] = math.nan
+    return student
+
+
 @pytest.mark.parametrize(
     "name, run",
     [
         ("student", lambda: call(student=TOY)),
+        ("student", lambda: call(student=broken())),
+        ("student", lambda: call(student=broken(), data=StudentSamples())),
+        ("teacher", lambda: call(teacher=broken())),
         ("teacher", lambda: call(teacher="toy")),
         ("teacher", lambda: call(teacher=None)),
         ("teacher", lambda: call(teacher=OTHER_TOY)),

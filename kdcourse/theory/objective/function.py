@@ -239,6 +239,9 @@ def _check(student, teacher, rows, data, divergence, target, temperature, per) -
                 wanted=f"the student's vocabulary, {len(ours)} tokens in one order",
                 todo="Make both from one toy_language().",
             )
+    for name, model in (("student", student), ("teacher", teacher)):
+        if isinstance(model, Student):
+            _check_parameters(name, model)
     _check_rows(rows)
     check_data("data", data)
     if not isinstance(divergence, Divergence):
@@ -253,6 +256,16 @@ def _check(student, teacher, rows, data, divergence, target, temperature, per) -
         needed(teacher, "target='teacher'")
     check_temperature(temperature)
     check_choice("per", per, PER)
+
+
+def _check_parameters(name: str, model: Student) -> None:
+    if any(parameter.isnan().any() for parameter in model.parameters()):
+        raise BadArgument(
+            name,
+            "a model with NaN among its parameters",
+            wanted="numbers",
+            todo="Look at the step before: a smaller learning rate, or a finite loss.",
+        )
 
 
 def _check_rows(rows) -> None:
