@@ -50,10 +50,10 @@ def test_right_tests_pass(name, function):
     ids=[f"{name}-{key}-{n}" for n, (name, key, _) in enumerate(WRONG_ONES)],
 )
 def test_wrong_tests_get_their_own_diagnosis(name, key, function):
-    started = time.perf_counter()
+    started = time.process_time()
     outcome = EXERCISES[name].evaluate(function)
     assert (outcome.status, outcome.diagnosis) == ("failed", key), outcome.message
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -83,7 +83,7 @@ def test_verdicts_do_not_hang_on_rounding(name):
     for case in exercise.cases():
         (loss,) = case.arguments.values()
         verdict = exercise.reference(loss)
-        for key, change in property_tests.PROBES.items():
+        for key, change in exercise.probes.items():
             if key in known:
                 assert exercise.reference(change(loss)) is verdict, (key, case.name)
 

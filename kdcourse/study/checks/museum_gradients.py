@@ -435,14 +435,30 @@ def _over_vocabulary(student, teacher, labels, temperature=1.0) -> Tensor:
     return _soft(2)(student, teacher, labels, temperature) / student.shape[-1]
 
 
+def _low_ones_raised(loss: Callable) -> Callable:
+    """The loss at a high temperature where it is asked at a low one."""
+    return lambda *batch, temperature=1.0: loss(
+        *batch, temperature=temperature if temperature >= 20 else 50 * temperature
+    )
+
+
+def _at_the_limit(loss: Callable) -> Callable:
+    """The loss at temperatures so high that five digits of its gradient are fixed."""
+    return lambda student, teacher, labels, temperature=1.0: loss(
+        student.double(), teacher.double(), labels, temperature=1e3 * temperature
+    )
+
+
 keeps_its_size = PropertyTest(
     name="ex04.keeps_its_size",
     call="keeps_its_size(loss)",
+    probes={"not hot enough": _low_ones_raised, "too tight": _at_the_limit},
     reference=_keeps_its_size,
     cases=lambda: line_up(
         this_package_s_loss=of_package,
         T2_times_the_KL=_soft(2),
         the_same_in_float64=_soft(2, _in_64),
+        the_same_of_larger_logits=_soft(2, lambda s, t, T: kl(3 * s, 3 * t, T)),
         the_same_of_smaller_logits=_soft(2, lambda s, t, T: kl(0.8 * s, 0.8 * t, T)),
         T2_times_the_reverse_KL=_soft(2, _reversed_kl),
         MSE_of_centred_logits=centred_mse,
@@ -614,14 +630,6 @@ stays_in_place = PropertyTest(
     call="stays_in_place(loss)",
     reference=_stays_in_place,
     cases=lambda: line_up(
-        this_package_s_loss=of_package,
-        kl_div_by_the_book=by_kl_div,
-        the_same_in_float64=in_float64,
-        reverse_KL=other_divergence("reverse_kl"),
-        pads_averaged_in=museum.pads_averaged_in,
-        mean_over_the_vocabulary=museum.mean_over_vocabulary,
-        divided_by_the_sentences=museum.divided_by_sentences,
-        cross_entropy=museum.cross_entropy_as_kl,
         teacher_one_position_ahead=museum.teacher_off_by_one,
         teacher_one_position_behind=_off_by(1),
         teacher_s_answers_in_reverse_order=_read_backwards,
@@ -631,6 +639,14 @@ stays_in_place = PropertyTest(
         a_little_of_the_neighbour_s_answer=_mixed_with_neighbour,
         softmax_over_time=softmax_over(1),
         teacher_compared_with_itself=with_itself,
+        this_package_s_loss=of_package,
+        kl_div_by_the_book=by_kl_div,
+        the_same_in_float64=in_float64,
+        reverse_KL=other_divergence("reverse_kl"),
+        pads_averaged_in=museum.pads_averaged_in,
+        mean_over_the_vocabulary=museum.mean_over_vocabulary,
+        divided_by_the_sentences=museum.divided_by_sentences,
+        cross_entropy=museum.cross_entropy_as_kl,
     ),
     difficulty=4,
     minutes=10,

@@ -9,13 +9,14 @@ what is right each give another row of verdicts, by which they are known.
 Tolerances cannot be read off verdicts, as rounding differs between machines. So a test
 that errs is tried again on the same losses rounded to four digits, and on the same
 losses a thousand times larger: if it is right then, its tolerance was the matter.
+Such changes are the exercise's probes; each stands for the misconception of its key.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -80,15 +81,20 @@ _ERRS = {
 
 @dataclass(frozen=True)
 class PropertyTest(Exercise):
-    """An exercise whose solution is a property test, called with each suspect."""
+    """An exercise whose solution is a property test, called with each suspect.
+
+    ``probes`` are changes of a loss by the key of a misconception: a wrong test that is
+    right on losses so changed has that misconception.
+    """
 
     observe: Callable = verdict_of
+    probes: dict[str, Callable] = field(default_factory=lambda: PROBES)
 
     def _diagnose(self, function, cases, wanted, seen, wrong: list[int]) -> Outcome:
         """A tolerance that is at fault, or what the engine finds, or what is plain."""
         found = (function, cases, wanted, seen, wrong)
         known = {m.key: m for m in self.misconceptions}
-        for key, change in PROBES.items():
+        for key, change in self.probes.items():
             if key in known and self._is_right_on(function, cases, wanted, change):
                 return self._told(key, known[key].diagnosis, *found)
         outcome = super()._diagnose(*found)
