@@ -108,10 +108,10 @@ def test_each_known_way_to_be_wrong_gets_its_own_diagnosis(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_reference_passes_in_under_a_second(name):
-    started = time.perf_counter()
+    started = time.process_time()  # not of the clock: the machine may be busy
     outcome = EXERCISES[name].evaluate(EXERCISES[name].reference)
     assert outcome.status == "passed", outcome.message
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -445,7 +445,7 @@ def test_check_reports_each_exercise_as_json(tmp_path, monkeypatch, capsys):
     before = path.read_bytes()
     progress = tmp_path / "learner.json"
     monkeypatch.setenv("KDCOURSE_PROGRESS", str(progress))
-    assert main(["check", str(path), "--json", "--seconds", "3"]) == 1
+    assert main(["check", str(path), "--json", "--seconds", "9"]) == 1
     (report,) = json.loads(capsys.readouterr().out)["notebooks"]
     statuses = {row["name"]: row["status"] for row in report["exercises"]}
     assert statuses == {
@@ -456,7 +456,7 @@ def test_check_reports_each_exercise_as_json(tmp_path, monkeypatch, capsys):
     assert report["exercises"][1]["diagnosis"] == "raised"
     assert "NameError" in report["exercises"][1]["message"]
     assert [error["error"] for error in report["errors"]] == [
-        "it took over 3 seconds; does a loop never end?"
+        "it took over 9 seconds; does a loop never end?"
     ]
     assert path.read_bytes() == before and not progress.exists()
 

@@ -146,7 +146,7 @@ class Exercise:
             if not _agree(w, s)
         ]
         if not wrong:
-            count = f"all {len(cases)} cases"
+            count = f"all {len(cases)} cases" if len(cases) > 1 else "its one case"
             return Outcome(self.name, PASSED, f"{self.name}: passed ({count}).")
         return self._diagnose(function, cases, wanted, seen, wrong)
 
