@@ -64,6 +64,7 @@ test: $(READY)
 	@$(PY) -m kdcourse test
 
 test-browser: $(READY) $(BROWSER_READY)
+	@$(PY) -m kdcourse fetch
 	@PYTHON=$(PY) node $(BROWSER)/run.mjs
 
 $(BROWSER_READY): $(BROWSER)/package.json $(BROWSER)/package-lock.json

@@ -34,7 +34,8 @@ def test_its_packages_are_exact_and_locked_without_an_address(folder):
 
 def test_make_ci_and_the_workflow_run_it(root):
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r"^test-browser: \$\(READY\)", makefile, re.M)
+    recipe = re.search(r"^test-browser: \$\(READY\).*\n((\t.*\n)+)", makefile, re.M)[1]
+    assert recipe.index("kdcourse fetch") < recipe.index("run.mjs")  # corpus first
     ci = (root / ".ci" / "run").read_text(encoding="utf-8")
     assert ci.index("make test\n") < ci.index("make test-browser\n")
     workflow = root / ".github" / "workflows" / "course.yml"
