@@ -230,6 +230,12 @@ def test_headings_may_climb_at_once_and_comments_are_none():
     )
 
 
+def test_a_bound_number_does_not_begin_a_line():
+    quoted = "<!--bind n-->3<!--/bind-->"
+    assert fired(rules.rule_bound_in_line, text(f"It keeps\n{quoted} per cent."))
+    assert not fired(rules.rule_bound_in_line, text(f"It keeps {quoted}\nper cent."))
+
+
 @pytest.mark.parametrize(
     "link",
     [

@@ -275,6 +275,14 @@ def rule_headings(page: Page) -> Iterator[str]:
             yield f"heading {title!r} skips from level {above} to {level}"
 
 
+def rule_bound_in_line(page: Page) -> Iterator[str]:
+    """No line begins with a bound number: its comment would tear the paragraph."""
+    for token in page.tokens:
+        html = token.content.strip() if token.type == "html_block" else ""
+        if html.startswith("<!--bind"):
+            yield f"a line begins with {html[:40]!r}: wrap it elsewhere"
+
+
 def links(page: Page) -> Iterator[str]:
     """The targets of all links and pictures, Markdown and HTML."""
     for token in page.tokens:
@@ -336,6 +344,7 @@ ALWAYS: tuple[Rule, ...] = (
     rule_no_install,
     rule_no_suppressed_warnings,
     rule_headings,
+    rule_bound_in_line,
     rule_links,
     rule_alternative_text,
 )
