@@ -29,8 +29,9 @@ settings = kdcourse.setup(lesson="02")
 # for each **real** token, the end of the sentence (here id 0) among them; pads,
 # labelled −100, have none. By hand: logits (0, log 3) give token 1 the probability 3/4,
 # so a sentence of this one token has the score log(3/4), however many pads stand behind
-# it. Logits go up to ±10,000, and −inf marks a token that cannot be said: let neither
-# spoil the sum.
+# it. Logits go up to ±10,000, and −inf marks a token that cannot be said: a sentence
+# that says it has the score −inf, and at a pad it does no harm.
+
 
 # %%
 def sequence_score(logits, labels):
@@ -58,6 +59,7 @@ ex02.sequence_score.check(sequence_score)
 # with the probabilities 1/4 and 3/4, in which the teacher gives the first of two
 # outputs 1.0 and 0.2, make 1/4 · 1.0 + 3/4 · 0.2 = 0.4 for it.
 
+
 # %%
 def blind_student(context_probabilities, distributions):
     """The mixture Pr(y|z) over N outputs: a tensor of shape (N,).
@@ -81,6 +83,7 @@ ex02.blind_student.check(blind_student)
 # contexts, each as often as it occurs. Where p(y) = 0 the term is 0. By hand: two
 # equally likely contexts, each sure of another word: q = (1/2, 1/2), each KL is log 2,
 # and so is the mean. A context that changes nothing is worth 0.
+
 
 # %%
 def context_worth(context_probabilities, distributions):
@@ -106,6 +109,7 @@ ex02.context_worth.check(context_worth)
 # the same way each time (every part of it in evaluation mode), and when no training
 # step can change it (no parameter asks for a gradient). Freeze the network that you are
 # given, and return it.
+
 
 # %%
 def freeze(teacher):
@@ -136,6 +140,7 @@ ex02.freeze.check(freeze)
 #
 # Positions are constants. By hand: 10 words, d = 2, inner width 4, one layer each:
 # 20 + (24 + 22 + 2 · 4) + (2 · 24 + 22 + 3 · 4) = 156.
+
 
 # %%
 def marian_parameters(config):
@@ -183,6 +188,7 @@ ex02.marian_parameters.check(marian_parameters)
 # Then, **once**, the output: d to the whole vocabulary. By hand: V = 10, d = 2, inner
 # width 4, one layer, S = 3, t = 2: the layer takes (16 + 2·2·2) + (8 + 2·3·2) + 16 = 60
 # multiply-adds, the output 20; that makes 160 FLOPs.
+
 
 # %%
 def step_flops(config, source_length, position):

@@ -53,6 +53,31 @@ mutants(
     upside_down=lambda z, a, b, t: 1 / odds_from_scaled(z, a, b, t),
     ratio_of_logits=lambda z, a, b, t: torch.exp(z[a] / z[b] / t),
 )
+
+
+@mutant("ex01.odds", "by the probabilities")
+def _(logits, a, b, temperature):
+    powers = ((logits - logits.max()) / temperature).exp()
+    return powers[a] / powers[b]
+
+
+@mutant("ex01.odds", "temperature forgotten")
+def _(logits, a, b, temperature):
+    p = F.softmax(logits, dim=0) / temperature
+    return p[a] / p[b]
+
+
+@mutant("ex01.odds", "probability")
+def _(logits, a, b, temperature):
+    pair = torch.stack([logits[a], logits[b]]) / temperature
+    return F.softmax(pair, dim=0)[0]
+
+
+@mutant("ex01.odds", "probability")
+def _(logits, a, b, temperature):
+    return F.softmax(logits / temperature, dim=0)[a]
+
+
 mutant("ex01.odds", "log-odds")(lambda z, a, b, t: z[a] / t - z[b] / t)
 
 # ---------------------------------------------------------------------- softmax
@@ -259,6 +284,17 @@ def _(logits, tokens):
     return torch.log(p[torch.arange(len(p)), tokens])
 
 
+@mutant("ex01.token_log_probability", "epsilon")
+def _(logits, tokens):
+    p = F.softmax(logits, dim=-1)[torch.arange(len(tokens)), tokens]
+    return torch.log(torch.clamp(p, min=1e-30))
+
+
+@mutant("ex01.token_log_probability", "softmax twice")
+def _(logits, tokens):
+    return -F.cross_entropy(F.softmax(logits, dim=1), tokens, reduction="none")
+
+
 @mutant("ex01.token_log_probability", "all pairs")
 def _(logits, tokens):
     return torch.log_softmax(logits, -1).index_select(1, tokens)
@@ -412,6 +448,33 @@ def _(logits, labels):
     return (-terms.sum(-1)).mean().exp()
 
 
+@mutant("ex01.batch_perplexity", "own entropy")
+def _(logits, labels):
+    log_p = F.log_softmax(logits, dim=-1)
+    return torch.exp(-(log_p.exp() * log_p.clamp(min=-1e30)).sum(dim=2).mean())
+
+
+@mutant("ex01.batch_perplexity", "softmax over time")
+def _(logits, labels):
+    return torch.exp(F.cross_entropy(logits, labels, ignore_index=-100))
+
+
+@mutant("ex01.batch_perplexity", "softmax twice")
+def _(logits, labels):
+    p = F.softmax(logits, dim=-1)
+    return F.cross_entropy(p.flatten(0, 1), labels.flatten()).exp()
+
+
+@mutant("ex01.batch_perplexity", "not divided")
+def _(logits, labels):
+    return F.cross_entropy(logits.transpose(1, 2), labels, reduction="sum").exp()
+
+
+@mutant("ex01.batch_perplexity", "shifted")
+def _(logits, labels):
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:]).exp()
+
+
 @mutant("ex01.batch_perplexity", "log of softmax")
 def _(logits, labels):
     real = labels != -100
@@ -556,5 +619,11 @@ mutants(
     perplexity=halved(as_perplexity, 1e-6, 1e6, steps=80),
     proportion=lambda z, wanted: wanted / plain_entropy(z, 1.0),
     entropy=lambda z, wanted: plain_entropy(z, 1.0),
+)
+mutant("ex01.temperature_for_entropy", "wrong way")(
+    halved(lambda z, t: -plain_entropy(z, t), 1e-6, 1e6)  # the minus sign forgotten
+)
+mutant("ex01.temperature_for_entropy", "mean entropy")(
+    halved(lambda z, t: torch.special.entr(F.softmax(z / t, 0)).mean(), 1e-5, 1e5)
 )
 mutants("ex01.temperature_for_entropy", entropy=lambda z, wanted: wanted)

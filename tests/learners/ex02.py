@@ -177,6 +177,17 @@ def _(logits, labels):
     return torch.stack(scores)
 
 
+@mutant("ex02.sequence_score", "softmax over time")
+def _(logits, labels):
+    return -F.cross_entropy(logits, labels, ignore_index=-100, reduction="none").sum(1)
+
+
+@mutant("ex02.sequence_score", "impossible made certain")
+def _(logits, labels):
+    factors = -nll(logits, labels)
+    return torch.where(torch.isfinite(factors), factors, 0.0).sum(dim=1)
+
+
 mutants(
     "ex02.sequence_score",
     no_sum=lambda z, y: -nll(z, y),
@@ -203,6 +214,11 @@ def _(weights, rows):
     for row in rows:
         total += row / len(rows)
     return total
+
+
+@mutant("ex02.blind_student", "divided by contexts")
+def _(weights, rows):
+    return weights @ rows / len(weights)
 
 
 @mutant("ex02.blind_student", "likeliest context")
@@ -419,6 +435,24 @@ def _(teacher):
     return teacher
 
 
+@mutant("ex02.freeze", "some parts left")
+def _(teacher):
+    teacher.requires_grad_(False)
+    for part in teacher:
+        part.train(False)
+    return teacher
+
+
+@mutant("ex02.freeze", "some parts left")
+def _(teacher):
+    for part in teacher.modules():
+        if "Dropout" in type(part).__name__:
+            part.training = False
+    for parameter in teacher.parameters():
+        parameter.requires_grad = False
+    return teacher
+
+
 @mutant("ex02.freeze", "some parameters left")
 def _(teacher):
     teacher.eval()
@@ -569,8 +603,25 @@ def with_three_matrices(config):
     return translator(config, attention=3 * d * (d + 1))
 
 
+def with_widths_exchanged(config):
+    widths = config["decoder_ffn_dim"], config["encoder_ffn_dim"]
+    return translator(
+        config | dict(zip(("encoder_ffn_dim", "decoder_ffn_dim"), widths, strict=True))
+    )
+
+
+def without_biases_in_attention(config):
+    return translator(config, attention=4 * config["d_model"] ** 2)
+
+
+def without_biases_in_blocks(config):
+    return translator(config, ffn=lambda f: 2 * config["d_model"] * f)
+
+
 for key, function in {
     "biases forgotten": without_biases,
+    "some biases forgotten": without_biases_in_attention,
+    "a bias at the output": lambda c: translator(c) + c["vocab_size"],
     "embedding three times": lambda c: translator(c, embedding=3),
     "embedding twice": lambda c: translator(c, embedding=2),
     "embedding forgotten": lambda c: translator(c, embedding=0),
@@ -590,6 +641,8 @@ for key, function in {
     mutant("ex02.marian_parameters", key)(function)
 mutant("ex02.marian_parameters", "positions counted")(with_one_table_of_positions)
 mutant("ex02.marian_parameters", "one inner width")(with_the_decoders_width)
+mutant("ex02.marian_parameters", "one inner width")(with_widths_exchanged)
+mutant("ex02.marian_parameters", "some biases forgotten")(without_biases_in_blocks)
 
 # --- step_flops -----------------------------------------------------------------
 
@@ -651,6 +704,7 @@ for key, function in {
         c, s, t, square=4, lengths=2 * t
     ),
     "the encoder's numbers": of_the_encoder,
+    "one layer": lambda c, s, t: step(c | {"decoder_layers": 1}, s, t),
     "half a feed-forward": lambda c, s, t: step(c, s, t, ffn=1),
     "heads multiplied": with_heads_in_attention,
     "the whole prefix again": lambda c, s, t: t * step(c, s, t),
@@ -663,3 +717,9 @@ mutant("ex02.step_flops", "keys of the source anew")(
 mutant("ex02.step_flops", "one length for both")(
     lambda c, s, t: step(c, s, t, lengths=4 * t)
 )
+for mistaken in ("layers", "ffn_dim"):
+    mutant("ex02.step_flops", "the encoder's numbers")(
+        lambda c, s, t, one=mistaken: step(
+            c | {f"decoder_{one}": c[f"encoder_{one}"]}, s, t
+        )
+    )

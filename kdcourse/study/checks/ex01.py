@@ -72,8 +72,8 @@ odds = Exercise(
         ),
         Misconception(
             "by the probabilities",
-            "Two probabilities were divided. Where both are rounded to 0 that is 0/0. "
-            "The odds need no softmax at all, just the two logits.",
+            "Two probabilities, or powers of e, were divided. Where both are rounded "
+            "to 0 that is 0/0. The odds need no softmax at all, just the two logits.",
             lambda z, a, b, t: (z / t).softmax(-1)[a] / (z / t).softmax(-1)[b],
         ),
         Misconception(
@@ -81,6 +81,7 @@ odds = Exercise(
             "The temperature makes no difference to your result. Divide the logits, or "
             "their difference, by it.",
             lambda z, a, b, t: torch.exp(z[a] - z[b]),
+            lambda z, a, b, t: z.softmax(-1)[a] / z.softmax(-1)[b],
         ),
         Misconception(
             "temperature multiplied",
@@ -112,6 +113,13 @@ odds = Exercise(
             "log-odds",
             "This is the logarithm of the odds. Raise e to it: torch.exp.",
             lambda z, a, b, t: (z[a] - z[b]) / t,
+        ),
+        Misconception(
+            "probability",
+            "This is a probability, which is never above 1. Odds compare two: how many "
+            "times as probable as b is a?",
+            lambda z, a, b, t: (z / t).softmax(-1)[a],
+            lambda z, a, b, t: torch.sigmoid((z[a] - z[b]) / t),
         ),
     ),
 )
@@ -433,7 +441,7 @@ token_log_probability = Exercise(
             "A small number was added to the probability, or it was clamped, to save "
             "the logarithm. Now all unlikely tokens look alike: -200 and -10,000 "
             "become the same. log_softmax needs no such help.",
-            *[_with_floor(10.0**-n) for n in (5, 6, 7, 8, 9, 10, 12, 15, 16, 20)],
+            *[_with_floor(10.0**-n) for n in (*range(5, 21), 24, 30, 35, 37, 38)],
             _with_floor(torch.finfo(torch.float32).eps),
         ),
         Misconception(
@@ -452,6 +460,12 @@ token_log_probability = Exercise(
             "These are the tokens' logits. Without the sum over the vocabulary they "
             "say nothing: subtract logsumexp.",
             _pick,
+        ),
+        Misconception(
+            "softmax twice",
+            "The softmax was taken twice: probabilities went into log_softmax (or "
+            "cross_entropy), which wants the logits themselves.",
+            lambda z, tokens: _pick(z.softmax(-1).log_softmax(-1), tokens),
         ),
         Misconception(
             "another base",
@@ -682,6 +696,15 @@ def _over_time(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (-_pick(logits.log_softmax(1)[real], labels[real])).mean().exp()
 
 
+def _classes_in_dim_1(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """What torch takes for the vocabulary where nobody tells it."""
+    return torch.nn.functional.cross_entropy(logits, labels).exp()
+
+
+def _shifted(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return _batch_perplexity(logits[:, :-1], labels[:, 1:])
+
+
 def _pads_as_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return _batch_perplexity(logits, labels.clamp(min=0))
 
@@ -760,10 +783,17 @@ batch_perplexity = Exercise(
             lambda z, y: (_surprises(z, y).sum() / len(y)).exp(),
         ),
         Misconception(
+            "not divided",
+            "The surprises were added up and not averaged: the result grows with the "
+            "length of the text. Divide the sum by the number of real tokens.",
+            lambda z, y: _surprises(z, y).sum().exp(),
+        ),
+        Misconception(
             "own entropy",
             "This is the surprise that the model expects of itself; the labels were "
             "not looked up. Wanted is its surprise at the labels.",
             _own_entropy,
+            lambda z, y: torch.special.entr(z.softmax(-1)).sum(-1).mean().exp(),
         ),
         Misconception(
             "another base",
@@ -781,8 +811,22 @@ batch_perplexity = Exercise(
         Misconception(
             "softmax over time",
             "The softmax runs along dim=1, which is the position in the sentence. The "
-            "vocabulary stands last: dim=-1.",
+            "vocabulary stands last: dim=-1. (F.cross_entropy looks for it in dim=1: "
+            "flatten or transpose first.)",
             _over_time,
+            _classes_in_dim_1,
+        ),
+        Misconception(
+            "softmax twice",
+            "The softmax was taken twice: probabilities went into log_softmax (or "
+            "cross_entropy), which wants the logits themselves.",
+            lambda z, y: _batch_perplexity(z.softmax(-1), y),
+        ),
+        Misconception(
+            "shifted",
+            "Logits and labels stand one place apart. Those at t already score the "
+            "label at t: nothing has to be moved.",
+            _shifted,
         ),
     ),
 )
@@ -815,6 +859,18 @@ def _temperature_for_entropy(logits: torch.Tensor, wanted: float) -> float:
     return _bisect(lambda t: _entropy(logits, t), wanted, 1e-6, 1e6)
 
 
+class _Far(float):
+    """A number far off: it counts as the edge it lies beyond, and is shown as it is."""
+
+    def __new__(cls, edge: float, own: float) -> _Far:
+        far = super().__new__(cls, edge)
+        far.own = own
+        return far
+
+    def __format__(self, spec: str) -> str:
+        return format(self.own, spec)
+
+
 def _roughly(function: Callable, arguments: tuple) -> object:
     """What is compared: the temperature, where it is near the right one at all.
 
@@ -832,9 +888,9 @@ def _roughly(function: Callable, arguments: tuple) -> object:
     if math.isclose(number, right, rel_tol=CLOSE):
         return right
     if number > FAR * right:
-        return f"over {FAR:.0f} times too hot"
+        return _Far(FAR * right, number)
     if number < right / FAR:
-        return f"over {FAR:.0f} times too cold"
+        return _Far(right / FAR, number)
     return number
 
 
@@ -908,9 +964,9 @@ temperature_for_entropy = Exercise(
     misconceptions=(
         Misconception(
             "wrong way",
-            "The search keeps the wrong half, and runs to an end of its range. Where "
-            "the entropy at the middle is too small, the answer is hotter: raise "
-            "low. Otherwise lower high.",
+            "The search runs to an end of its range: it keeps the wrong half, or the "
+            "entropy lacks its minus sign. Where the entropy at the middle is too "
+            "small, the answer is hotter: raise low. Otherwise lower high.",
             *[
                 _searched(_entropy, 1e-6, high, True)
                 for high in (10.0, 50.0, 100.0, 500.0, 1e3, 1e4, 1e5, 1e6)
@@ -954,6 +1010,15 @@ temperature_for_entropy = Exercise(
             "The perplexity was compared with wanted. wanted is an entropy: leave the "
             "exp out.",
             _searched(lambda z, t: math.exp(_entropy(z, t)), 1e-6, 1e6),
+        ),
+        Misconception(
+            "mean entropy",
+            "The terms -p log p were averaged over the vocabulary. An entropy is their "
+            "sum.",
+            *[
+                _searched(lambda z, t: _entropy(z, t) / len(z), low, high)
+                for low, high in RANGES
+            ],
         ),
         Misconception(
             "proportion",

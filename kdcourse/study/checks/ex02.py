@@ -40,6 +40,8 @@ def _score_cases() -> list[Case]:
     masked = case("a token that is never said", [[2, 0], [3, IGNORE]], 4, 1.0)
     masked.arguments["logits"][:, 1, 1] = -math.inf
     masked.arguments["logits"][1, 1, 0] = -math.inf  # at a pad
+    impossible = case("a sentence that cannot be said", [[2, 0], [1, 0]], 4, 1.0)
+    impossible.arguments["logits"][1, 0, 1] = -math.inf
     certain = torch.tensor([[[1e4, -1e4, 0.0], [0.0, 1e4, -1e4]]])
     return [
         Case(
@@ -54,6 +56,7 @@ def _score_cases() -> list[Case]:
             2.0,
         ),
         masked,
+        impossible,
         Case(
             "logits of 10,000 and -10,000",
             {"logits": certain, "labels": torch.tensor([[2, 0]])},
@@ -96,6 +99,15 @@ def _naive_log(logits: Tensor, labels: Tensor) -> Tensor:
 def _log_of_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     log_p = torch.softmax(logits, -1).log()
     return _real_sum(log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0], labels)
+
+
+def _infinite_as_certain(logits: Tensor, labels: Tensor) -> Tensor:
+    return _real_sum(_factors(logits, labels).nan_to_num(neginf=0.0), labels)
+
+
+def _classes_in_dim_1(logits: Tensor, labels: Tensor) -> Tensor:
+    """What torch takes for the vocabulary where nobody tells it."""
+    return -nn.functional.cross_entropy(logits, labels, reduction="none").sum(-1)
 
 
 def _log_of_product(logits: Tensor, labels: Tensor) -> Tensor:
@@ -188,8 +200,10 @@ sequence_score = Exercise(
         Misconception(
             "softmax over time",
             "The softmax runs over the positions, dim=1. At each position the "
-            "probabilities of the whole vocabulary sum to 1: dim=-1.",
+            "probabilities of the whole vocabulary sum to 1: dim=-1. (F.cross_entropy "
+            "looks for it in dim=1: transpose(1, 2) first.)",
             lambda z, y: _real_sum(_factors(z, y, dim=1), y),
+            _classes_in_dim_1,
         ),
         Misconception(
             "shifted",
@@ -210,6 +224,13 @@ sequence_score = Exercise(
             "stand. Replace the factors of pads (masked_fill, torch.where) in place of "
             "multiplying them by 0.",
             lambda z, y: (_factors(z, y) * (y != IGNORE)).sum(-1),
+        ),
+        Misconception(
+            "impossible made certain",
+            "A real token that cannot be said counts as certain in your sum: its -inf "
+            "was turned into 0. Such a sentence has the score -inf. Find the pads by "
+            "their labels, not by what stands there.",
+            _infinite_as_certain,
         ),
         Misconception(
             "overflow",
@@ -294,6 +315,12 @@ blind_student = Exercise(
             "The rows were added up without weights: the result does not sum to 1. "
             "Weigh each row by Pr(c|z).",
             lambda w, p: p.sum(dim=0),
+        ),
+        Misconception(
+            "divided by contexts",
+            "The weighted rows were averaged, which divides by the number of contexts. "
+            "The weights sum to 1 already: add the rows up.",
+            lambda w, p: (w[:, None] * p).mean(dim=0),
         ),
         Misconception(
             "likeliest context",
@@ -627,6 +654,19 @@ def _own_parameters_only(teacher: nn.Module) -> nn.Module:
     return teacher
 
 
+def _children_only(teacher: nn.Module) -> nn.Module:
+    for part in teacher.children():
+        part.eval()
+    return teacher.requires_grad_(False)
+
+
+def _dropouts_only(teacher: nn.Module) -> nn.Module:
+    for part in teacher.modules():
+        if isinstance(part, nn.Dropout):
+            part.eval()
+    return teacher.requires_grad_(False)
+
+
 def _dropout_of_zero(teacher: nn.Module) -> nn.Module:
     for part in teacher.modules():
         if isinstance(part, nn.Dropout):
@@ -696,6 +736,14 @@ freeze = Exercise(
             _flag_only,
         ),
         Misconception(
+            "some parts left",
+            "Something is still in training mode: the whole, or parts that you did not "
+            "reach. teacher.eval(), called on the whole, sets every part of it; there "
+            "is no need to go through them.",
+            _children_only,
+            _dropouts_only,
+        ),
+        Misconception(
             "some parameters left",
             "Some parameters still ask for gradients: biases, or the parts that you "
             "did not reach. teacher.parameters() runs over all of them, at every "
@@ -762,6 +810,7 @@ def _config(
 TINY = _config(10, 2, 1, (1, 1), (4, 4), positions=16)
 STUDENT = _config(4000, 128, 4, (4, 1), (512, 512))
 TEACHER = _config(4000, 320, 5, (7, 4), (1280, 1280))
+OTHER = {"encoder": "decoder", "decoder": "encoder"}
 ODD = _config(250, 24, 3, (3, 2), (72, 40), positions=100)
 
 
@@ -793,7 +842,9 @@ def _parameter_cases() -> list[Case]:
 def _count(
     *,
     embeddings: int = 1,
-    bias: int = 1,
+    attention_bias: int = 1,
+    block_bias: int = 1,
+    output_bias: int = 0,
     crossings: int = 2,
     norms: tuple[int, int] = (2, 3),
     heads: bool = False,
@@ -807,9 +858,10 @@ def _count(
 
     def counted(config: dict) -> int:
         d = config["d_model"]
-        attention = attention_matrices * (d * d + bias * d)
+        attention = attention_matrices * (d * d + attention_bias * d)
         attention *= config["encoder_attention_heads"] if heads else 1
         total = embeddings * config["vocab_size"] * d
+        total += output_bias * config["vocab_size"]
         total += positions * config["max_position_embeddings"] * d
         sides = (
             ("encoder", 1, "encoder_layers"),
@@ -817,7 +869,8 @@ def _count(
         )
         for (side, attentions, layers), norm in zip(sides, norms, strict=True):
             wide = inner(config, side) if inner else config[f"{side}_ffn_dim"]
-            block = matrices * d * wide + bias * (wide + (d if matrices > 1 else 0))
+            biases = wide + (d if matrices > 1 else 0)
+            block = matrices * d * wide + block_bias * biases
             one = attentions * attention + block + norm * 2 * d
             total += config[layers] * one
         return total
@@ -845,7 +898,21 @@ marian_parameters = Exercise(
             "biases forgotten",
             "The biases are missing: each matrix from m to n numbers has n of them "
             "besides its m · n weights.",
-            _count(bias=0),
+            _count(attention_bias=0, block_bias=0),
+        ),
+        Misconception(
+            "some biases forgotten",
+            "Part of the biases is missing. Each of the four matrices of an attention "
+            "has d of them, and each of the two of a feed-forward block as many as it "
+            "puts out.",
+            _count(attention_bias=0),
+            _count(block_bias=0),
+        ),
+        Misconception(
+            "a bias at the output",
+            "The scores over the vocabulary were given a bias, vocab_size numbers "
+            "more. Here they have none to learn.",
+            _count(output_bias=1),
         ),
         Misconception(
             "embedding three times",
@@ -919,6 +986,7 @@ marian_parameters = Exercise(
             "decoder_ffn_dim.",
             _count(inner=lambda config, side: config["encoder_ffn_dim"]),
             _count(inner=lambda config, side: config["decoder_ffn_dim"]),
+            _count(inner=lambda config, side: config[f"{OTHER[side]}_ffn_dim"]),
         ),
         Misconception(
             "half a feed-forward",
@@ -983,21 +1051,24 @@ def _steps(
     cross_length: Callable[[int, int], int] = lambda s, t: s,
     terms: int = 2,
     matrices: int = 2,
-    side: str = "decoder",
+    layers_of: str = "decoder",
+    inner_of: str = "decoder",
+    one_layer: bool = False,
     heads: bool = False,
     crossed: bool = True,
 ) -> Callable[[dict, int, int], int]:
     """A way to count that differs from the right one in what is given."""
 
     def counted(config: dict, s: int, t: int) -> int:
-        d, layers = config["d_model"], config[f"{side}_layers"]
+        d = config["d_model"]
+        layers = 1 if one_layer else config[f"{layers_of}_layers"]
         many = config["decoder_attention_heads"] if heads else 1
         layer = many * (own * d * d + terms * own_length(s, t) * d)
         if crossed:
             layer += many * (cross * d * d + terms * cross_length(s, t) * d)
         if source_anew:
             layer += 2 * s * d * d
-        layer += matrices * d * config[f"{side}_ffn_dim"]
+        layer += matrices * d * config[f"{inner_of}_ffn_dim"]
         last = output * d * config["vocab_size"] * (layers if output_each_layer else 1)
         return operations * (layers * layer + last)
 
@@ -1086,7 +1157,15 @@ step_flops = Exercise(
             "the encoder's numbers",
             "You used the encoder's layers or inner width. A step is the decoder's; "
             "the encoder runs once a sentence.",
-            _steps(side="encoder"),
+            _steps(layers_of="encoder", inner_of="encoder"),
+            _steps(layers_of="encoder"),
+            _steps(inner_of="encoder"),
+        ),
+        Misconception(
+            "one layer",
+            "One decoder layer was counted. The token passes through all of them: "
+            "decoder_layers.",
+            _steps(one_layer=True),
         ),
         Misconception(
             "half a feed-forward",
