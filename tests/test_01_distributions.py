@@ -456,6 +456,13 @@ BAD_LOGITS = [
         torch.tensor([[0.0, 1], [-INF, -INF]]),
         "logits is -inf everywhere at position (1,). Wanted: at least one token",
     ),
+    (torch.ones(2, 3, dtype=torch.complex64), "logits is a tensor of torch.complex64."),
+    (torch.ones(2, 3, dtype=torch.bool), "logits is a tensor of torch.bool."),
+    (
+        torch.ones(2, 3, device="meta"),
+        "logits is on meta, a device without numbers. Wanted: numbers to compute with",
+    ),
+    (torch.eye(3).to_sparse(), "logits is a tensor of layout torch.sparse_coo."),
 ]
 
 
@@ -463,6 +470,13 @@ BAD_LOGITS = [
 @pytest.mark.parametrize("logits, said", BAD_LOGITS)
 def test_bad_logits_are_named(name, logits, said):
     assert complaint(lambda: ON_LOGITS[name](logits)).startswith(said)
+
+
+@each
+def test_eight_bits_are_raised_like_sixteen(name):
+    logits = torch.tensor([[1.0, 0.5, -2.0], [0.0, -INF, 1.0]])
+    low = logits.to(torch.float8_e5m2)
+    assert ALL[name](low).equal(ALL[name](low.float()))
 
 
 @each

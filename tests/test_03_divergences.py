@@ -558,6 +558,8 @@ def complaint(call):
             torch.tensor([[0.0, 1, 2], [-INF, -INF, -INF]]),
             "-inf everywhere at position (1,). Wanted: at least one token that can",
         ),
+        (torch.zeros(2, 3, device="meta"), "on meta, a device without numbers."),
+        (torch.zeros(2, 3).to_sparse(), "a tensor of layout torch.sparse_coo."),
     ],
 )
 def test_bad_logits_are_named(name, whose, logits, said):

@@ -39,14 +39,7 @@ def check_logits(name: str, logits: torch.Tensor, *, values: bool = True) -> Non
     numbers, for code that runs at every training step.
     """
     todo = "Pass raw logits, before any softmax, with the vocabulary last."
-    if not isinstance(logits, torch.Tensor):
-        kind = type(logits).__name__
-        raise BadArgument(
-            name, f"a {kind}", wanted="a torch.Tensor (..., V)", todo=todo
-        )
-    if not logits.is_floating_point():
-        given = f"a tensor of {logits.dtype}"
-        raise BadArgument(name, given, wanted="floating-point logits", todo=todo)
+    _check_floats(name, logits, "floating-point logits", todo)
     if logits.dim() == 0 or logits.numel() == 0:
         given = f"a tensor of shape {tuple(logits.shape)}"
         raise BadArgument(name, given, wanted="at least one token, (..., V)", todo=todo)
@@ -54,16 +47,63 @@ def check_logits(name: str, logits: torch.Tensor, *, values: bool = True) -> Non
         _check_values(name, logits)
 
 
-def _check_values(name: str, logits: torch.Tensor) -> None:
-    bad = logits.isnan() | logits.isposinf()
-    if bad.any():
-        where = tuple(bad.nonzero()[0].tolist())
+def _check_floats(name: str, tensor: torch.Tensor, wanted: str, todo: str) -> None:
+    """An ordinary tensor of floating-point numbers, on a device that holds them."""
+    if not isinstance(tensor, torch.Tensor):
+        kind = type(tensor).__name__
+        raise BadArgument(
+            name, f"a {kind}", wanted="a torch.Tensor (..., V)", todo=todo
+        )
+    if not tensor.is_floating_point():
+        given = f"a tensor of {tensor.dtype}"
+        raise BadArgument(name, given, wanted=wanted, todo=todo)
+    if tensor.is_meta:
         raise BadArgument(
             name,
-            f"{logits[where].item()} at {where}, and so at {int(bad.sum())} places",
-            wanted="finite numbers, or -inf for a token that cannot be said",
-            todo="Look for a division by zero or an overflow where they were made.",
+            "on meta, a device without numbers",
+            wanted="numbers to compute with",
+            todo="Load the model's weights, and move it to cpu or cuda.",
         )
+    if tensor.layout != torch.strided:
+        given = f"a tensor of layout {tensor.layout}"
+        raise BadArgument(
+            name, given, wanted="a dense tensor", todo=f"Pass {name}.to_dense()."
+        )
+
+
+def check_features(name: str, features: torch.Tensor) -> None:
+    """A floating-point tensor (..., d) with tokens, every number of it finite."""
+    todo = "Pass one layer's output: hidden states with their width last."
+    _check_floats(name, features, "floating-point numbers", todo)
+    if features.dim() == 0 or features.numel() == 0:
+        given = f"a tensor of shape {tuple(features.shape)}"
+        raise BadArgument(name, given, wanted="at least one token, (..., d)", todo=todo)
+    bad = ~_precise(features).isfinite()
+    if bad.any():
+        _raise_at(name, features, bad, "finite numbers")
+
+
+def _precise(values: torch.Tensor) -> torch.Tensor:
+    """The values, raised where they have 8 bits: torch can test no such number."""
+    return values if values.element_size() > 1 else values.float()
+
+
+def _raise_at(name: str, values: torch.Tensor, bad: torch.Tensor, wanted: str):
+    where = tuple(bad.nonzero()[0].tolist())
+    raise BadArgument(
+        name,
+        f"{values[where].item()} at {where}, and so at {int(bad.sum())} places",
+        wanted=wanted,
+        todo="Look for a division by zero or an overflow where they were made.",
+    )
+
+
+def _check_values(name: str, logits: torch.Tensor) -> None:
+    logits = _precise(logits)
+    bad = logits.isnan() | logits.isposinf()
+    if bad.any():
+        wanted = "finite numbers, or -inf for a token that cannot be said"
+        _raise_at(name, logits, bad, wanted)
     silent = logits.isneginf().all(dim=-1)
     if silent.any():
         raise BadArgument(
@@ -173,6 +213,46 @@ def check_temperature(temperature: float) -> None:
         )
 
 
+def check_softening(temperature: float) -> None:
+    """A temperature by whose square a loss can be multiplied, in float32 as well."""
+    check_temperature(temperature)
+    if not 1e-18 <= temperature <= 1e18:
+        raise BadArgument(
+            "temperature",
+            f"{temperature!r}",
+            wanted="a number in 1e-18..1e18: the loss is multiplied by its square",
+            todo="Take 1 for the distribution itself, 2 to 10 to soften it.",
+        )
+
+
+def check_count(name: str, value: int) -> None:
+    """A whole number from 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadArgument(
+            name, f"{value!r}", wanted="a whole number from 1", todo="Take at least 1."
+        )
+
+
+def check_flag(name: str, value: bool) -> None:
+    """True or False, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise BadArgument(
+            name, f"{value!r}", wanted="True or False", todo="Write one of the two."
+        )
+
+
+def check_kind(name: str, value: object, kind: type, todo: str) -> None:
+    """A value of one of the package's own kinds."""
+    if not isinstance(value, kind):
+        own = isinstance(value, type)
+        raise BadArgument(
+            name,
+            f"the class {value.__name__}" if own else f"a {type(value).__name__}",
+            wanted=f"a {kind.__name__}",
+            todo=todo,
+        )
+
+
 def check_k(k: int, size: int) -> None:
     """A number of entries that the vocabulary has."""
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= size:
@@ -186,7 +266,7 @@ def check_k(k: int, size: int) -> None:
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """One of some words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise BadArgument(
             name,
             f"{value!r}",
