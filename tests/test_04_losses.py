@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -367,7 +368,14 @@ def with_nan():
             lambda: distillation_loss(S, T, mask=Y == 99),
             "mask is without a single real",
         ),
-        (lambda: distillation_loss(S, T, normalizer=0), "normalizer is 0"),
+        (
+            lambda: distillation_loss(S, T, labels=Y, mask=Y == 99),
+            "mask is without a single real",
+        ),
+        (lambda: distillation_loss(S, T, divergence=["kl"]), r"divergence is \['kl'\]"),
+        (lambda: distillation_loss(S, T.to_sparse()), "teacher_logits is a .* layout"),
+        (lambda: distillation_loss(S.to_sparse(), T), "student_logits is a .* layout"),
+        (lambda: distillation_loss(S.to("meta"), T), "student_logits is on meta"),
         (
             lambda: distillation_loss(
                 S, TopK(Y[..., None] * 0 + V, S[..., :1] * 0 - 1)
@@ -392,6 +400,163 @@ def with_nan():
 def test_wrong_arguments_are_explained(call, words):
     with pytest.raises(BadArgument, match=words):
         call()
+
+
+def plain(**changed):
+    return distillation_loss(S, T, **changed)
+
+
+def fused(hidden=None, lm_head=None, **changed):
+    hidden = HIDDEN if hidden is None else hidden
+    lm_head = HEAD if lm_head is None else lm_head
+    return fused_distillation_loss(hidden, lm_head, T, **changed)
+
+
+@pytest.mark.parametrize("loss", [plain, fused])
+@pytest.mark.parametrize(
+    "wrong",
+    [0, 0.0, -1.0, math.nan, math.inf, "3", True, [3.0], 1j, torch.ones(2)],
+    ids=str,
+)
+def test_a_bad_normalizer_is_named(loss, wrong):
+    with pytest.raises(BadArgument, match="normalizer is .* Wanted: a finite number"):
+        loss(normalizer=wrong)
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor, np.int64, np.float32])
+def test_a_normalizer_may_be_a_number_of_any_library(kind):
+    torch.testing.assert_close(plain(normalizer=kind(4)), plain(normalizer=4))
+
+
+@pytest.mark.parametrize("loss", [plain, fused])
+@pytest.mark.parametrize("wrong", [1e-300, 1e-19, 1e20, 1e300])
+def test_a_temperature_without_a_square_is_named(loss, wrong):
+    """T² would be 0 or infinite in float32, and 0 times infinity is NaN."""
+    with pytest.raises(BadArgument, match="temperature is .* multiplied by its square"):
+        loss(temperature=wrong)
+
+
+@pytest.mark.parametrize("wrong", [1.5, math.inf, "2", None, True, [2]])
+def test_bad_chunk_tokens_are_named(wrong):
+    with pytest.raises(BadArgument, match="chunk_tokens is .* Wanted: a whole number"):
+        fused(chunk_tokens=wrong)
+
+
+def spoilt(part, value):
+    """A head with one number that went wrong."""
+    head = torch.nn.Linear(D, V, dtype=torch.float64)
+    with torch.no_grad():
+        getattr(head, part).view(-1)[0] = value
+    return head
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"lm_head": 3}, "lm_head is a int. Wanted: a torch.nn.Linear"),
+        ({"lm_head": HEAD.weight}, "lm_head is a Parameter"),
+        ({"lm_head": torch.nn.Sequential(HEAD)}, "lm_head is a Sequential"),
+        ({"lm_head": torch.nn.LayerNorm(D)}, "lm_head is a LayerNorm"),
+        ({"lm_head": torch.nn.Conv1d(D, V, 1)}, "lm_head is a Conv1d"),
+        ({"hidden": HIDDEN.float()}, "hidden is of torch.float32. Wanted: torch.float"),
+        ({"hidden": HIDDEN.to("meta")}, "hidden is on meta"),
+        ({"hidden": HIDDEN.to_sparse()}, "hidden is a tensor of layout"),
+        ({"hidden": HIDDEN * math.nan}, "hidden is nan at"),
+        ({"hidden": HIDDEN - math.inf}, "hidden is -inf at .* Wanted: finite numbers"),
+        ({"lm_head": spoilt("weight", math.nan)}, "lm_head.weight is nan at"),
+        ({"lm_head": spoilt("weight", math.inf)}, "lm_head.weight is inf at"),
+        ({"lm_head": spoilt("bias", math.nan)}, "lm_head.bias is nan at"),
+        (
+            {"hidden": HIDDEN + 1e200, "lm_head": spoilt("weight", 1e200)},
+            "hidden is of finite numbers whose loss is NaN. Wanted: logits that stay",
+        ),
+    ],
+)
+def test_a_bad_head_or_hidden_state_is_named(changed, words):
+    with pytest.raises(BadArgument, match=words):
+        fused(**changed)
+
+
+def test_a_head_needs_no_bias():
+    class Tied(torch.nn.Module):
+        weight = HEAD.weight.detach()
+
+    bare = torch.nn.Linear(D, V, bias=False, dtype=torch.float64)
+    bare.weight = HEAD.weight
+    torch.testing.assert_close(fused(lm_head=Tied()), fused(lm_head=bare))
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_the_fused_loss_in_its_own_dtype(low):
+    head, hidden = torch.nn.Linear(D, V), HIDDEN.float().requires_grad_(True)
+    with torch.autocast("cpu", low):
+        inside = fused_distillation_loss(hidden, head, T.float())
+        found = torch.autograd.grad(inside, [hidden, *head.parameters()])
+    outside = fused_distillation_loss(hidden, head, T.float())
+    expected = torch.autograd.grad(outside, [hidden, *head.parameters()])
+    torch.testing.assert_close([inside, *found], [outside, *expected], rtol=0, atol=0)
+
+
+def test_an_infinite_loss_is_a_value_whatever_stands_at_the_pads():
+    """q = 0 < p at a real token, and NaN only where the mask is False."""
+    student, teacher = S.clone(), T.clone()
+    student[0, 0, 0] = -math.inf
+    student[1, 4] = teacher[1, 4] = math.nan
+    assert distillation_loss(student, teacher, labels=Y) == math.inf
+
+
+ROWS, IDS = S.flatten(0, 1), Y.flatten().clamp_min(0)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [
+        (ROWS.tolist(), IDS, "student_logits is a list"),
+        (ROWS.long(), IDS, "student_logits is a tensor of torch.int64"),
+        (ROWS.to(torch.complex64), IDS, "student_logits is a tensor of torch.complex"),
+        (ROWS[:0], IDS[:0], "student_logits is a tensor of shape"),
+        (ROWS[0], IDS[0], r"student_logits is of shape \(7,\). Wanted: \(N, V\)"),
+        (S, Y, r"student_logits is of shape \(2, 5, 7\)"),
+        (ROWS * math.nan, IDS, "student_logits is nan at"),
+        (ROWS + math.inf, IDS, "student_logits is inf at"),
+        (ROWS - math.inf, IDS, "student_logits is -inf everywhere"),
+        (ROWS.to("meta"), IDS, "student_logits is on meta"),
+        (ROWS, IDS.tolist(), "labels is of list"),
+        (ROWS, IDS.float(), "labels is of torch.float32"),
+        (ROWS, IDS > 0, "labels is of torch.bool"),
+        (ROWS, IDS[1:], r"labels is of shape \(9,\). Wanted: \(10,\)"),
+        (ROWS, IDS[:, None], r"labels is of shape \(10, 1\)"),
+        (ROWS, IDS + V, "labels is .* Wanted: ids in 0..6"),
+        (ROWS, IDS - V, "labels is -"),
+        (ROWS, Y.flatten(), "labels is -100 at some rows"),
+        (ROWS, IDS.to("meta"), "labels is on meta"),
+    ],
+)
+def test_a_bad_cross_entropy_is_explained(logits, labels, words):
+    with pytest.raises(BadArgument, match=words):
+        cross_entropy(logits, labels)
+
+
+def test_cross_entropy_in_float64_is_that_of_finite_differences():
+    at = ROWS.clone().requires_grad_(True)
+    assert cross_entropy(at, IDS).dtype == torch.float64
+    assert torch.autograd.gradcheck(lambda z: cross_entropy(z, IDS), (at,))
+    torch.testing.assert_close(cross_entropy(at, IDS.short()), cross_entropy(at, IDS))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z: cross_entropy(z, IDS),
+        lambda z: distillation_loss(z, T.flatten(0, 1)),
+    ],
+)
+def test_no_loss_pretends_to_a_second_derivative(loss):
+    at = ROWS.clone().requires_grad_(True)
+    for power in (1, 2):
+        (slope,) = torch.autograd.grad(loss(at) ** power, at, create_graph=True)
+        with pytest.raises(RuntimeError, match="in the graph|once_differentiable"):
+            torch.autograd.grad(slope.square().sum(), at)
 
 
 @pytest.mark.parametrize("fused", [False, True])

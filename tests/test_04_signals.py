@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kdcourse.theory.arguments import BadArgument
 from kdcourse.theory.divergences import FROM_LOG_PROBS
+from kdcourse.theory.losses import distillation_loss
 from kdcourse.theory.signals import Dense, TopK, log_softmax, to_dense, top_k
 
 SIZE = 9
@@ -185,5 +186,105 @@ def test_rows_are_numbered_in_the_flattened_shape():
     ],
 )
 def test_wrong_signals_are_explained(make, words):
+    with pytest.raises(BadArgument, match=words):
+        make()
+
+
+# ------------------------------------------------- what only the numbers of a cache say
+
+STUDENT, TEACHER = (x.float() for x in pair(7, scale=1.0))
+KEPT = top_k(TEACHER, 3)
+
+
+def scored(tail="bucket", **changed):
+    """The loss against a cache of which some parts were changed."""
+    parts = {"indices": KEPT.indices, "log_probs": KEPT.log_probs, "tail": tail}
+    signal = TopK(**{**parts, "log_rest": KEPT.log_rest, **changed})
+    return distillation_loss(STUDENT, signal)
+
+
+@pytest.mark.parametrize("tail", ["bucket", "uniform", "renormalise"])
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"log_probs": KEPT.log_probs.exp()}, "log_probs is of the mass"),
+        ({"log_probs": TEACHER[:, :3] + 9}, "log_probs is of the mass"),
+        (
+            {"log_probs": KEPT.log_probs * 0},
+            "log_probs is of the mass 3, with log_rest",
+        ),
+        (
+            {"log_probs": KEPT.log_probs * 0, "log_rest": None},
+            "log_probs is .* mass 3,",
+        ),
+        ({"log_probs": KEPT.log_probs * math.nan}, "log_probs is nan at"),
+        ({"log_probs": KEPT.log_probs + math.inf}, "log_probs is inf at"),
+        (
+            {"log_probs": KEPT.log_probs - math.inf, "log_rest": None},
+            "log_probs is -inf everywhere",
+        ),
+        (
+            {"log_rest": KEPT.log_rest.exp()},
+            "log_probs is of the mass .* with log_rest",
+        ),
+        ({"log_rest": KEPT.log_rest - math.inf}, "log_probs is .* with log_rest"),
+        ({"log_rest": KEPT.log_rest + math.inf}, "log_probs is .* with log_rest"),
+        ({"log_rest": KEPT.log_rest * math.nan}, "log_rest is nan"),
+        ({"log_rest": KEPT.log_rest.tolist()}, "log_rest is of list"),
+        ({"log_rest": KEPT.log_rest > 0}, "log_rest is of torch.bool"),
+        ({"log_rest": KEPT.log_rest[:, None]}, r"log_rest is of shape \(4, 1\)"),
+        ({"log_rest": KEPT.log_rest.to("meta")}, "log_rest is on meta"),
+        ({"indices": KEPT.indices * 0, "log_rest": None}, "indices is one id twice"),
+        ({"indices": KEPT.indices - SIZE}, "indices is -.* Wanted: ids in 0..8"),
+        ({"indices": KEPT.indices + SIZE}, "indices is .* Wanted: ids in 0..8"),
+    ],
+)
+def test_a_cache_that_is_no_distribution_is_explained(tail, changed, words):
+    with pytest.raises(BadArgument, match=words):
+        scored(tail, **changed)
+
+
+@pytest.mark.parametrize("tail", ["bucket", "uniform", "renormalise"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_cache_of_any_precision_is_a_distribution(tail, kind):
+    """Also a flat one over a large vocabulary, whose rounding all goes one way."""
+    low = scored(tail, log_probs=KEPT.log_probs.to(kind))
+    assert low.item() == pytest.approx(scored(tail).item(), abs=0.02)
+    flat = top_k(torch.zeros(1, 60_000), 60_000)
+    distillation_loss(
+        torch.zeros(1, 60_000), TopK(flat.indices, flat.log_probs.to(kind), tail)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: top_k(TEACHER * math.nan, 2), "teacher_logits is nan at"),
+        (lambda: top_k(TEACHER + math.inf, 2), "teacher_logits is inf at"),
+        (lambda: top_k(TEACHER - math.inf, 2), "teacher_logits is -inf everywhere"),
+        (lambda: top_k(TEACHER, 2, temperature=1e-300), "temperature is 1e-300"),
+        (lambda: top_k(TEACHER, 2, tail=["bucket"]), "tail is \\['bucket'\\]"),
+        (lambda: top_k(TEACHER.to("meta"), 2), "teacher_logits is on meta"),
+        (lambda: to_dense(Dense(TEACHER), SIZE), "signal is a Dense. Wanted: a TopK"),
+        (lambda: to_dense(KEPT, "9"), "size is '9'. Wanted: a whole number from 1"),
+        (lambda: to_dense(KEPT, 9.0), "size is 9.0"),
+        (lambda: to_dense(KEPT, 0), "size is 0"),
+        (
+            lambda: to_dense(KEPT, 3),
+            r"indices is . among others. Wanted: ids in 0\.\.2",
+        ),
+        (lambda: to_dense(KEPT, SIZE, "bucket"), "tail is 'bucket'"),
+        (lambda: KEPT.rows([0]), "index is of list"),
+        (lambda: KEPT.rows(torch.tensor([0.5])), "index is of torch.float32"),
+        (lambda: KEPT.rows(torch.tensor([4])), r"index is \[4\]. Wanted: .* 0\.\.3"),
+        (lambda: Dense(TEACHER).rows(torch.tensor([-1])), r"index is \[-1\]"),
+        (lambda: Dense(TEACHER).check([0.0], 1.0), "student_logits is a list"),
+        (lambda: KEPT.check(None, 1.0), "student_logits is a NoneType"),
+        (lambda: log_softmax([1.0]), "logits is a list"),
+        (lambda: log_softmax(TEACHER, 0.0), "temperature is 0.0"),
+        (lambda: log_softmax(TEACHER * math.nan), "logits is nan"),
+    ],
+)
+def test_wrong_use_of_a_signal_is_explained(make, words):
     with pytest.raises(BadArgument, match=words):
         make()

@@ -16,15 +16,19 @@ from .arguments import (
     BadArgument,
     as_rows,
     check_choice,
+    check_count,
     check_device,
+    check_features,
     check_labels,
     check_logits,
     check_mask,
     check_share,
-    check_temperature,
+    check_softening,
+    is_number,
+    widen,
 )
 from .divergences import FROM_LOG_PROBS
-from .signals import Dense, Signal, log_softmax
+from .signals import Dense, Signal, _log_softmax
 
 CHUNK_ENTRIES = 1 << 18  # of logits at a time: a megabyte in float32 stays in the cache
 
@@ -53,7 +57,7 @@ def distillation_loss(
         labels: (...) token ids, -100 where there is none; needed where α > 0.
         mask: (...) bool, True for a real token. Without it, the tokens with a label;
             without labels, all tokens.
-        temperature: T > 0. The hard labels are always scored at T = 1.
+        temperature: T in 1e-18..1e18. The hard labels are always scored at T = 1.
         alpha: share of the hard labels, in 0..1.
         divergence: "forward_kl", or another name of ``divergences.DIVERGENCES``.
         normalizer: what to divide by instead of N: the number of real tokens of the
@@ -68,9 +72,12 @@ def distillation_loss(
     terms = _Terms(signal, labels, temperature, alpha, divergence)
     terms.check(student_logits)
     index = _real_tokens(student_logits, labels, mask)
+    divisor = _divisor(normalizer, index)
     total = _RowLoss.apply(student_logits, terms, index)
-    terms.explain(total, "student_logits", student_logits)
-    return total / _divisor(normalizer, index)
+    if total.isnan():
+        check_logits("student_logits", student_logits.detach())
+        terms.explain("student_logits")
+    return total / divisor
 
 
 def fused_distillation_loss(
@@ -96,7 +103,33 @@ def fused_distillation_loss(
     check_logits("hidden", hidden, values=False)
     if isinstance(signal, torch.Tensor):
         signal = Dense(signal)
-    weight, bias = lm_head.weight, lm_head.bias
+    weight, bias = _head(lm_head, hidden)
+    check_count("chunk_tokens", chunk_tokens)
+    terms = _Terms(signal, labels, temperature, alpha, divergence)
+    terms.check(hidden[..., :1].expand(*hidden.shape[:-1], len(weight)))
+    index = _real_tokens(hidden, labels, mask)
+    divisor = _divisor(normalizer, index)
+    with torch.autocast(hidden.device.type, enabled=False):  # one dtype throughout
+        total = _FusedLoss.apply(hidden, weight, bias, terms, index, chunk_tokens)
+    if total.isnan():
+        parts = {"hidden": hidden, "lm_head.weight": weight, "lm_head.bias": bias}
+        for name, part in parts.items():
+            if part is not None:
+                check_features(name, part.detach())
+        terms.explain("hidden")
+    return total / divisor
+
+
+def _head(lm_head: torch.nn.Module, hidden: torch.Tensor):
+    """Weight (V, d) and bias (V,) or None of an output layer that fits ``hidden``."""
+    weight, bias = (getattr(lm_head, part, None) for part in ("weight", "bias"))
+    if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
+        raise BadArgument(
+            "lm_head",
+            f"a {type(lm_head).__name__}",
+            wanted="a torch.nn.Linear from the width of hidden to the vocabulary",
+            todo="Pass the output layer itself, such as model.lm_head.",
+        )
     if hidden.shape[-1] != weight.shape[1]:
         raise BadArgument(
             "hidden",
@@ -105,26 +138,21 @@ def fused_distillation_loss(
             todo="Pass the decoder's last hidden states, before lm_head.",
         )
     check_device("hidden", hidden, "lm_head.weight", weight)
-    terms = _Terms(signal, labels, temperature, alpha, divergence)
-    terms.check(hidden[..., :1].expand(*hidden.shape[:-1], len(weight)))
-    if not chunk_tokens >= 1:
+    if hidden.dtype != weight.dtype:
         raise BadArgument(
-            "chunk_tokens",
-            f"{chunk_tokens!r}",
-            wanted="a whole number above 0",
-            todo="Take as many as memory holds; 16 is lean.",
+            "hidden",
+            f"of {hidden.dtype}",
+            wanted=f"{weight.dtype}, as lm_head.weight",
+            todo="Pass hidden.to(lm_head.weight.dtype).",
         )
-    index = _real_tokens(hidden, labels, mask)
-    total = _FusedLoss.apply(hidden, weight, bias, terms, index, chunk_tokens)
-    terms.explain(total, "hidden", hidden)
-    return total / _divisor(normalizer, index)
+    return weight, bias
 
 
 class _Terms:
     """What a token's loss is made of; ``rows`` gives the losses (n,) of some tokens."""
 
     def __init__(self, signal, labels, temperature, alpha, divergence):
-        check_temperature(temperature)
+        check_softening(temperature)
         check_share("alpha", alpha)
         check_choice("divergence", divergence, FROM_LOG_PROBS)
         self.signal, self.labels = signal, labels
@@ -150,23 +178,31 @@ class _Terms:
                 todo="Pass labels=, or alpha=0 for the teacher alone.",
             )
 
-    def explain(self, total: torch.Tensor, name: str, student: torch.Tensor) -> None:
-        """Say which input made a loss NaN; looked for only once it has happened."""
-        if total.isfinite():
-            return
-        check_logits(name, student.detach())
+    def explain(self, name: str) -> None:
+        """Say why a loss is NaN though ``name`` itself is in order.
+
+        It is looked for only once it has happened. +inf is no mistake: it is the true
+        value where the student cannot say what the teacher says.
+        """
         self.signal.check_values()
+        raise BadArgument(
+            name,
+            "of finite numbers whose loss is NaN",
+            wanted="logits that stay finite when divided by the temperature, "
+            f"{self.temperature!r}",
+            todo="Look at the largest of them, and compute in float32.",
+        )
 
     def rows(self, student_logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         loss = 0.0
-        log_q = log_softmax(student_logits, self.temperature)
+        log_q = _log_softmax(student_logits, self.temperature)
         if self.alpha < 1.0:
             answers = self.signal.rows(index)
             soft = self.divergence(*answers.log_distributions(log_q, self.temperature))
             loss = (1.0 - self.alpha) * self.temperature**2 * soft
         if self.alpha > 0.0:
             if self.temperature != 1.0:  # the hard labels are scored at T = 1
-                log_q = log_softmax(student_logits)
+                log_q = _log_softmax(student_logits)
             labels = self.labels.flatten().index_select(0, index).long()
             loss = loss - self.alpha * log_q.gather(1, labels[:, None]).squeeze(1)
         return loss
@@ -174,7 +210,7 @@ class _Terms:
 
 def _real_tokens(logits, labels, mask) -> torch.Tensor:
     """The numbers (N,) of the real tokens in the flattened leading shape."""
-    shape = logits.shape[:-1]
+    shape, blamed = logits.shape[:-1], "labels" if mask is None else "mask"
     if mask is None:
         if labels is None:
             return torch.arange(shape.numel(), device=logits.device)
@@ -190,7 +226,7 @@ def _real_tokens(logits, labels, mask) -> torch.Tensor:
     index = mask.flatten().nonzero().squeeze(1)
     if not len(index):
         raise BadArgument(
-            "mask" if labels is None else "labels",
+            blamed,
             "without a single real token",
             wanted="at least one",
             todo="Leave such a batch out: its loss is 0/0.",
@@ -201,14 +237,16 @@ def _real_tokens(logits, labels, mask) -> torch.Tensor:
 def _divisor(normalizer: float | None, index: torch.Tensor) -> float:
     if normalizer is None:
         return float(len(index))
-    if not normalizer > 0:
+    # A count may also be a tensor () or one of numpy's numbers.
+    number = normalizer.item() if getattr(normalizer, "ndim", 1) == 0 else normalizer
+    if not is_number(number) or not 0.0 < number < float("inf"):
         raise BadArgument(
             "normalizer",
             f"{normalizer!r}",
-            wanted="a number above 0",
+            wanted="a finite number above 0",
             todo="Give the number of real tokens of the whole step.",
         )
-    return float(normalizer)
+    return float(number)
 
 
 class _RowLoss(torch.autograd.Function):
@@ -314,8 +352,31 @@ def cross_entropy(student_logits: torch.Tensor, labels: torch.Tensor) -> torch.T
     With labels from the reference this trains an untaught student; with the teacher's
     own output ŷ it is the target-generated loss of sequence-level distillation
     (Kim & Rush 2016, eq. 8). ``student_logits`` (N, V); ``labels`` (N,) token ids.
+
+    Raises:
+        BadArgument: logits or labels of another shape, dtype or device, ids outside
+            0..V-1, which -100 is too, or NaN.
     """
-    return _CrossEntropy.apply(student_logits.float(), labels)
+    check_logits("student_logits", student_logits, values=False)
+    if student_logits.dim() != 2:
+        raise BadArgument(
+            "student_logits",
+            f"of shape {tuple(student_logits.shape)}",
+            wanted="(N, V), one row for each real token",
+            todo="Take the real tokens: logits[labels != -100].",
+        )
+    check_labels(labels, "student_logits", student_logits)
+    if (labels == IGNORE).any():
+        raise BadArgument(
+            "labels",
+            f"{IGNORE} at some rows",
+            wanted="a token id for each row",
+            todo="Leave pads out: logits[labels != -100], labels[labels != -100].",
+        )
+    total = _CrossEntropy.apply(widen(student_logits), labels.long())
+    if not total.isfinite():
+        check_logits("student_logits", student_logits.detach())
+    return total
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -332,6 +393,7 @@ class _CrossEntropy(torch.autograd.Function):
         return (torch.logsumexp(logits, dim=-1) - chosen).sum()
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
         gradient, labels = ctx.saved_tensors
         minus_one = gradient.new_full((len(labels), 1), -1.0)

@@ -17,24 +17,51 @@ from .arguments import (
     BadArgument,
     as_rows,
     check_choice,
+    check_count,
     check_device,
     check_integers,
     check_k,
+    check_kind,
     check_logits,
     check_same,
+    check_softening,
     check_temperature,
     widen,
 )
+from .distributions import log_probabilities
 
 TAILS = ("bucket", "uniform", "renormalise")
 
 
 def log_softmax(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """log softmax(z / T) in float32, or in float64 where the logits are."""
+    """log softmax(z / T) in float32, or in float64 where the logits are.
+
+    Raises:
+        BadArgument: as ``distributions.log_probabilities``.
+    """
+    return log_probabilities(logits, temperature=temperature)
+
+
+def _log_softmax(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """``log_softmax`` without its checks, for what runs at each training step."""
     logits = widen(logits)
     if temperature != 1.0:
         logits = logits / temperature
     return torch.log_softmax(logits, dim=-1)
+
+
+def _pick(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The numbered ones of the tokens (N, ...)."""
+    check_integers("index", index)
+    try:
+        return values.index_select(0, index)
+    except IndexError:
+        raise BadArgument(
+            "index",
+            f"{index.tolist()}",
+            wanted=f"numbers (n,) in 0..{len(values) - 1}",
+            todo="Number the tokens in the flattened shape.",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -61,6 +88,7 @@ class Dense:
 
     def check(self, student_logits: torch.Tensor, temperature: float) -> None:
         """An error where these logits cannot be compared with the student's."""
+        check_logits("student_logits", student_logits, values=False)
         check_temperature(temperature)
         check_same("teacher_logits", self.logits, "student_logits", student_logits)
 
@@ -70,14 +98,14 @@ class Dense:
 
     def rows(self, index: torch.Tensor) -> Dense:
         """The answers (n, V) to some tokens, numbered in the flattened shape."""
-        return Dense(as_rows(self.logits).index_select(0, index))
+        return Dense(_pick(as_rows(self.logits), index))
 
     def log_distributions(
         self, log_q: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """log Pr^t at a temperature, and the student's log Pr^s as given, (..., V)."""
         with torch.no_grad():
-            return log_softmax(self.logits, temperature), log_q
+            return _log_softmax(self.logits, temperature), log_q
 
 
 @dataclass(frozen=True)
@@ -122,6 +150,7 @@ class TopK:
         check_choice("tail", self.tail, TAILS)
         check_temperature(self.temperature)
         if self.log_rest is not None:
+            _check_rest(self.log_rest)
             check_same("log_rest", self.log_rest, "indices", self.indices[..., 0])
 
     @property
@@ -150,6 +179,7 @@ class TopK:
 
     def check(self, student_logits: torch.Tensor, temperature: float) -> None:
         """An error where these answers cannot be compared with the student's."""
+        check_logits("student_logits", student_logits, values=False)
         check_temperature(temperature)
         check_device("signal", self.indices, "student_logits", student_logits)
         if self.shape != student_logits.shape[:-1]:
@@ -166,25 +196,66 @@ class TopK:
                 wanted="one temperature for both",
                 todo=f"Cache again with top_k(…, temperature={temperature}).",
             )
-        check_k(self.k, student_logits.shape[-1])
-        if int(self.indices.max()) >= student_logits.shape[-1]:
+        self._check_ids(student_logits.shape[-1])
+
+    def _check_ids(self, size: int) -> None:
+        check_k(self.k, size)
+        low, high = (int(edge) for edge in self.indices.aminmax())
+        if low < 0 or high >= size:
             raise BadArgument(
                 "indices",
-                f"{int(self.indices.max())} among others",
-                wanted=f"ids in 0..{student_logits.shape[-1] - 1}",
+                f"{low if low < 0 else high} among others",
+                wanted=f"ids in 0..{size - 1}",
                 todo="Use a cache made over the student's own vocabulary.",
+            )
+
+    def _check_mass(self) -> None:
+        """An error where the numbers are no part of a distribution, as they stand.
+
+        Rounding to 16 bits moves a mass by a few per cent at most; probabilities in
+        the place of their logarithms, logits, or the same id twice move it by more.
+        """
+        mass = widen(self.log_probs).exp().sum(dim=-1)
+        right = (mass > 0.0) & (mass < 1.05)
+        if self.log_rest is not None:
+            total = mass + widen(self.log_rest).exp()
+            right &= (total - 1.0).abs() < 0.05
+        if not right.all():
+            self.check_values()
+            raise BadArgument(
+                "log_probs",
+                f"of the mass {mass[~right][0].item():.3g}"
+                f"{'' if self.log_rest is None else ', with log_rest'}, among others",
+                wanted="natural logarithms of probabilities that sum to at most 1, "
+                "to 1 with log_rest",
+                todo="Make them with top_k, or keep log_softmax(z), not softmax(z).",
+            )
+        ordered = self.indices.sort(dim=-1).values
+        if (ordered[..., 1:] == ordered[..., :-1]).any():
+            raise BadArgument(
+                "indices",
+                "one id twice for the same token",
+                wanted="k different ids",
+                todo="Make them with top_k.",
             )
 
     def check_values(self) -> None:
         """An error where there are NaN among the log-probabilities."""
         check_logits("log_probs", self.log_probs)
+        if self.log_rest is not None and self.log_rest.isnan().any():
+            raise BadArgument(
+                "log_rest",
+                "nan at some tokens",
+                wanted="log r, and -inf where nothing is missing",
+                todo="Make it with top_k, or leave it out.",
+            )
 
     def rows(self, index: torch.Tensor) -> TopK:
         """The answers (n, k) to some tokens, numbered in the flattened shape."""
         parts = (self.indices, self.log_probs)
-        indices, log_probs = (as_rows(x).index_select(0, index) for x in parts)
+        indices, log_probs = (_pick(as_rows(x), index) for x in parts)
         rest = self.log_rest
-        rest = None if rest is None else rest.flatten().index_select(0, index)
+        rest = None if rest is None else _pick(rest.flatten(), index)
         return replace(self, indices=indices, log_probs=log_probs, log_rest=rest)
 
     def log_distributions(
@@ -196,6 +267,7 @@ class TopK:
         """
         if self.tail != "bucket":
             return self.dense_log_probs(log_q.shape[-1]).to(log_q.dtype), log_q
+        self._check_mass()
         indices, kept = self.indices.long(), widen(self.log_probs).to(log_q.dtype)
         others = _log_sum_of_others(log_q, indices)
         log_rest = self._log_rest(others.isneginf().squeeze(-1)).to(kept)
@@ -216,9 +288,11 @@ class TopK:
 
         Raises:
             BadArgument: the policy is "bucket", which says nothing about single
-                entries, or the vocabulary is smaller than k or than an id.
+                entries, the vocabulary is smaller than k or than an id, or the numbers
+                are no logarithms of probabilities.
         """
-        check_k(self.k, size)
+        check_count("size", size)
+        self._check_ids(size)
         kept = widen(self.log_probs)
         if self.tail == "bucket":
             raise BadArgument(
@@ -227,6 +301,7 @@ class TopK:
                 wanted="'uniform' or 'renormalise' to name every entry",
                 todo="Compare with tail='bucket' directly, or choose another policy.",
             )
+        self._check_mass()
         if self.tail == "renormalise":
             kept, rest = (
                 kept.log_softmax(dim=-1),
@@ -234,7 +309,7 @@ class TopK:
             )
         else:
             nothing = torch.full(self.shape, self.k == size)
-            rest = self._log_rest(nothing.to(kept.device))[..., None]
+            rest = self._log_rest(nothing.to(kept.device))[..., None].to(kept)
             rest = rest - math.log(max(1, size - self.k))
         full = rest.expand(*self.shape, size).clone()
         return full.scatter_(-1, self.indices.long(), kept)
@@ -258,20 +333,42 @@ def top_k(
     temperature: float = 1.0,
     tail: str = "bucket",
 ) -> TopK:
-    """The k best of softmax(z / T) of teacher logits (..., V), 1 ≤ k ≤ V."""
+    """The k best of softmax(z / T) of teacher logits (..., V), 1 ≤ k ≤ V.
+
+    Raises:
+        BadArgument: logits that are no floating-point tensor, are empty, hold NaN or
+            +inf or bar every token of a position; k, T or the tail out of range.
+    """
     check_logits("teacher_logits", teacher_logits, values=False)
     check_k(k, teacher_logits.shape[-1])
-    check_temperature(temperature)
+    check_softening(temperature)
     with torch.no_grad():
-        log_probs = log_softmax(teacher_logits, temperature)
+        log_probs = _log_softmax(teacher_logits, temperature)
         values, indices = log_probs.topk(k, dim=-1)
+        if values.isnan().any():  # one NaN or +inf is at every entry of its row
+            check_logits("teacher_logits", teacher_logits)
         rest = _log_sum_of_others(log_probs, indices).squeeze(-1)
     return TopK(indices, values, tail, temperature, rest)
 
 
 def to_dense(signal: TopK, size: int, tail: str = "uniform") -> Dense:
-    """Logits of the distribution that a tail policy makes of a top-k answer."""
+    """Logits of the distribution that a tail policy makes of a top-k answer.
+
+    Raises:
+        BadArgument: no ``TopK``, or as ``TopK.dense_log_probs``.
+    """
+    check_kind("signal", signal, TopK, "Make one with top_k(teacher_logits, k).")
     return Dense(replace(signal, tail=tail).dense_log_probs(size))
+
+
+def _check_rest(log_rest: torch.Tensor) -> None:
+    if not isinstance(log_rest, torch.Tensor) or not log_rest.is_floating_point():
+        raise BadArgument(
+            "log_rest",
+            f"of {getattr(log_rest, 'dtype', type(log_rest).__name__)}",
+            wanted="a floating-point tensor, the logarithm of the missing mass",
+            todo="Make it with top_k, or leave it out.",
+        )
 
 
 def _log_sum_of_others(log_q: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
