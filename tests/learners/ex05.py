@@ -196,6 +196,27 @@ def _(teacher, student):
     return loss
 
 
+@mutant("ex05.sequence_loss", "infinity hidden")
+def _(teacher, student):
+    total = 0
+    for y in teacher:
+        if math.isfinite(student[y]):
+            total -= teacher[y] * student[y]
+    return total
+
+
+@mutant("ex05.sequence_loss", "infinity hidden")
+def _(teacher, student):
+    p = numpy.array([teacher[y] for y in teacher])
+    log_q = numpy.array([student[y] for y in teacher])
+    return float(-(p * numpy.where(numpy.isinf(log_q), 0, log_q)).sum())
+
+
+@mutant("ex05.sequence_loss", "unweighted")
+def _(teacher, student):
+    return sum(-student[y] for y in teacher if teacher[y])
+
+
 @mutant("ex05.sequence_loss", "best only")
 def _(teacher, student):
     best = sorted(teacher, key=lambda y: teacher[y])[-1]
@@ -233,6 +254,17 @@ def _(teacher, student):
 def _(teacher, student):
     n = int(numpy.argmax([numpy.mean(tokens) for tokens in teacher]))
     return -sum(student[n])
+
+
+@mutant("ex05.target_generated_loss", "two means")
+def _(teacher, student):
+    pairs = sorted(zip(teacher, student, strict=True), key=lambda x: numpy.mean(x[0]))
+    return -float(numpy.mean(pairs[-1][1]))
+
+
+@mutant("ex05.target_generated_loss", "no logarithm")
+def _(teacher, student):
+    return -math.prod(math.exp(x) for x in student[by_sum(teacher)])
 
 
 @mutant("ex05.target_generated_loss", "first token")
@@ -353,6 +385,37 @@ def _(teacher, student):
     return total(walk(teacher, student, lambda p, q: kl_of(q, p)))
 
 
+@mutant("ex05.kl_by_tokens", "exchanged")
+def _(teacher, student):
+    def below(prefix, mass):
+        if prefix not in teacher:
+            return 0.0
+        kl = 0.0
+        for v, q in student[prefix].items():
+            if teacher[prefix].get(v):
+                kl += mass * q * math.log(q / teacher[prefix][v])
+                kl += below((*prefix, v), mass * q)
+        return kl
+
+    return below((), 1.0)
+
+
+@mutant("ex05.kl_by_tokens", "sign")
+def _(teacher, student):
+    def upside_down(p, q):
+        return sum(a * math.log(q[v] / a) for v, a in p.items() if a)
+
+    return total(walk(teacher, student, upside_down))
+
+
+@mutant("ex05.kl_by_tokens", "bits")
+def _(teacher, student):
+    def bits(p, q):
+        return sum(a * math.log2(a / q[v]) for v, a in p.items() if a)
+
+    return total(walk(teacher, student, bits))
+
+
 @mutant("ex05.kl_by_tokens", "cross-entropy")
 def _(teacher, student):
     def nats(p, q):
@@ -388,6 +451,9 @@ mutants(
     ),
     wrong_side_detached=lambda a, b, p, lam: (
         a.mean() * (1 - lam) + lam * p.dot(b.detach())
+    ),
+    own_part_detached=lambda a, b, p, lam: torch.lerp(
+        a.mean(), p.data.dot(b.data), lam
     ),
     own_outputs_alike=lambda a, b, p, lam: torch.lerp(a.mean(), b.mean(), lam),
     data_summed=lambda a, b, p, lam: (1 - lam) * sum(a) + lam * p.detach().dot(b),
@@ -436,6 +502,12 @@ mutants(
     n_ignored=lambda candidates, r, n, sim: max(
         best_first(candidates), key=lambda y: sim(y, r)
     ),
+    off_by_one=lambda candidates, r, n, sim: max(
+        best_first(candidates)[: n + 1], key=lambda y: sim(y, r)
+    ),
+    n_least_probable=lambda candidates, r, n, sim: max(
+        sorted(candidates, key=candidates.get)[:n], key=lambda y: sim(y, r)
+    ),
     the_reference=lambda candidates, r, n, sim: str(r),
     first_listed=lambda candidates, r, n, sim: max(
         [y for i, y in enumerate(candidates) if i < n], key=lambda y: sim(y, r)
@@ -453,6 +525,20 @@ mutants(
         best_first(candidates)[:n], key=lambda y: candidates[y] * sim(y, r)
     ),
 )
+
+
+@mutant("ex05.interpolated_target", "off by one")
+def _(candidates, reference, n, similarity):
+    allowed = best_first(candidates)[0 : n - 1]
+    scores = [similarity(y, reference) for y in allowed]
+    return allowed[numpy.argmax(scores)]
+
+
+@mutant("ex05.interpolated_target", "weighted")
+def _(candidates, reference, n, similarity):
+    return max(
+        candidates.items(), key=lambda item: item[1] * similarity(item[0], reference)
+    )[0]
 
 
 @mutant("ex05.interpolated_target", "steps exchanged")
@@ -511,6 +597,15 @@ def _(shares, teacher):
     mixture = {}
     for c, share in shares.items():
         mixture |= {y: share * p for y, p in teacher[c].items()}
+    return mixture
+
+
+@mutant("ex05.without_context", "first kept")
+def _(shares, teacher):
+    mixture = {}
+    for c, share in shares.items():
+        for y, p in teacher[c].items():
+            mixture.setdefault(y, share * p)
     return mixture
 
 
@@ -579,6 +674,39 @@ def _(logits, labels, epsilon):
 def _(logits, labels, epsilon):
     soft = -F.log_softmax(logits, dim=1).sum(dim=1).mean()
     return (1 - epsilon) * F.cross_entropy(logits, labels) + epsilon * soft
+
+
+def smoothed_target(logits, labels, epsilon):
+    size = logits.shape[1]
+    return F.one_hot(labels, size) * (1.0 - epsilon) + epsilon / size
+
+
+@mutant("ex05.smoothed_loss", "mean over the vocabulary")
+def _(logits, labels, epsilon):
+    target = smoothed_target(logits, labels, epsilon)
+    return -(target * logits.log_softmax(1)).mean()
+
+
+@mutant("ex05.smoothed_loss", "added on top")
+def _(logits, labels, epsilon):
+    return F.cross_entropy(logits, labels) + epsilon * uniform_part(logits)
+
+
+@mutant("ex05.smoothed_loss", "KL to the target")
+def _(logits, labels, epsilon):
+    target = smoothed_target(logits, labels, epsilon)
+    return F.kl_div(logits.log_softmax(1), target, reduction="batchmean")
+
+
+@mutant("ex05.smoothed_loss", "softmax over the rows")
+def _(logits, labels, epsilon):
+    target = smoothed_target(logits, labels, epsilon)
+    return -(target * F.log_softmax(logits, dim=0)).sum(1).mean()
+
+
+@mutant("ex05.smoothed_loss", "sign")
+def _(logits, labels, epsilon):
+    return -F.cross_entropy(logits, labels, label_smoothing=epsilon)
 
 
 @mutant("ex05.smoothed_loss", "student smoothed")

@@ -156,6 +156,24 @@ sequence_loss = Exercise(
             lambda teacher, student: -sum(p * student[y] for y, p in teacher.items()),
         ),
         Misconception(
+            "infinity hidden",
+            "An output that the teacher says and the student cannot was left out. The "
+            "loss is infinite there, and should say so. Leave out what the *teacher* "
+            "never says.",
+            lambda teacher, student: (
+                -sum(p * student[y] for y, p in teacher.items() if student[y] > NEVER)
+            ),
+        ),
+        Misconception(
+            "unweighted",
+            "All outputs count alike. Weigh each logarithm with the teacher's "
+            "probability of that output.",
+            lambda teacher, student: (
+                -sum(student[y] for y, p in teacher.items() if p > 0)
+            ),
+            lambda teacher, student: -sum(student[y] for y in teacher),
+        ),
+        Misconception(
             "best only",
             "Only the teacher's best output counts here. That is the target-generated "
             "loss, the next exercise. This one sums over all outputs.",
@@ -217,6 +235,11 @@ def _target_cases() -> list[Case]:
             [[0.55, 0.3, 0.9], [0.35, 0.95, 0.95], [0.1, 0.9, 0.8]],
             [[0.5, 0.4, 0.7], [0.25, 0.5, 0.6], [0.2, 0.9, 0.3]],
         ),
+        case(
+            "sure tokens do not make up for one doubtful one",
+            [[0.9, 0.9, 0.2], [0.6, 0.6, 0.6], [0.4, 0.5, 0.5, 0.5]],
+            [[0.9, 0.8, 0.5], [0.5, 0.5, 0.4], [0.2, 0.3, 0.9, 0.5]],
+        ),
         case("one output", [[0.9, 0.8, 0.7]], [[0.5, 0.5, 0.25]]),
     ]
 
@@ -233,6 +256,10 @@ def _score_by(choose: Callable, loss: Callable) -> Callable:
 
 def _arg(scores: list[float], pick: Callable = max) -> int:
     return scores.index(pick(scores))
+
+
+def _best_mean(teacher: list, student: list) -> int:
+    return _arg([sum(tokens) / len(tokens) for tokens in teacher])
 
 
 def _most_probable(teacher: list, student: list) -> int:
@@ -274,10 +301,20 @@ target_generated_loss = Exercise(
             "choice by mean",
             "ŷ was chosen by the mean over its tokens. That favours long outputs; ŷ is "
             "the output of the largest probability, so of the largest sum.",
-            _score_by(
-                lambda t, s: _arg([sum(y) / len(y) for y in t]),
-                _minus_sum,
-            ),
+            _score_by(_best_mean, _minus_sum),
+        ),
+        Misconception(
+            "two means",
+            "Both steps take the mean over the tokens. ŷ has the largest *sum*, and "
+            "the loss is minus the whole sum.",
+            _score_by(_best_mean, lambda t, s, n: -sum(s[n]) / len(s[n])),
+        ),
+        Misconception(
+            "no logarithm",
+            "The logarithms were turned back into a probability. The loss is minus the "
+            "logarithm of Pr^s(ŷ): the plain sum of the numbers given.",
+            _score_by(_most_probable, lambda t, s, n: -math.exp(sum(s[n]))),
+            _score_by(_most_probable, lambda t, s, n: math.exp(sum(s[n]))),
         ),
         Misconception(
             "first token",
@@ -534,6 +571,27 @@ kl_by_tokens = Exercise(
             _summed(_teachers_mass, lambda p, q: _step(q, p)),
         ),
         Misconception(
+            "exchanged",
+            "Teacher and student are exchanged everywhere: this walks where the "
+            "student walks, and takes the reverse KL there. What is wanted walks with "
+            "the teacher: Σ Pr^t log(Pr^t / Pr^s).",
+            _summed(lambda t, s, prefix: _mass(s, prefix), _reversed_step),
+        ),
+        Misconception(
+            "sign",
+            "The sign is wrong. A KL is never negative: the fraction in the logarithm "
+            "is Pr^t / Pr^s.",
+            lambda teacher, student: -_summed(_teachers_mass)(teacher, student),
+        ),
+        Misconception(
+            "bits",
+            "This is in bits: the logarithm was taken to the base 2. A nat is that of "
+            "math.log.",
+            lambda teacher, student: (
+                _summed(_teachers_mass)(teacher, student) / math.log(2)
+            ),
+        ),
+        Misconception(
             "cross-entropy",
             "This is the cross-entropy: it is not 0 where the student is the teacher. "
             "The KL has Pr^t below the student's logarithm: log(Pr^t / Pr^s).",
@@ -644,6 +702,12 @@ mixed_loss = Exercise(
             lambda d, o, p, lam: _mix(d.mean(), (p * o.detach()).sum(), lam),
         ),
         Misconception(
+            "own part detached",
+            "No gradient reaches the losses of the student's own outputs: the whole "
+            "product was cut off. Detach the probabilities alone.",
+            lambda d, o, p, lam: _mix(d.mean(), (p * o).sum().detach(), lam),
+        ),
+        Misconception(
             "own outputs alike",
             "The student's outputs count alike. It says them with different "
             "probabilities, and an expectation weighs them so. (A plain mean is right "
@@ -727,6 +791,7 @@ def _target_choices() -> list[Case]:
 
     return [
         case("the closest is not among the two best", bank, "la orilla es clara", 2),
+        case("the closest is the fourth, and three may stand", bank, "la orilla", 3),
         case("three best", bank, "ella ahorra la orilla y el banco", 3),
         case("the short one is closest of all", bank, "la orilla y el banco", 5),
         case(
@@ -786,6 +851,25 @@ interpolated_target = Exercise(
             ),
         ),
         Misconception(
+            "off by one",
+            "The cut is off by one: exactly n of the teacher's outputs may stand.",
+            lambda candidates, reference, n, similarity: max(
+                _n_best(candidates, n + 1), key=lambda y: similarity(y, reference)
+            ),
+            lambda candidates, reference, n, similarity: max(
+                _n_best(candidates, n - 1), key=lambda y: similarity(y, reference)
+            ),
+        ),
+        Misconception(
+            "n least probable",
+            "The n *least* probable outputs were let in: sorted() begins with the "
+            "smallest, unless it is told reverse=True.",
+            lambda candidates, reference, n, similarity: max(
+                _n_best(candidates, len(candidates))[::-1][:n],
+                key=lambda y: similarity(y, reference),
+            ),
+        ),
+        Misconception(
             "the reference",
             "This is the reference itself. Interpolation chooses one of the teacher's "
             "own outputs, which are easier for the student.",
@@ -837,6 +921,9 @@ interpolated_target = Exercise(
             lambda candidates, reference, n, similarity: max(
                 _n_best(candidates, n),
                 key=lambda y: similarity(y, reference) * candidates[y],
+            ),
+            lambda candidates, reference, n, similarity: max(
+                candidates, key=lambda y: similarity(y, reference) * candidates[y]
             ),
         ),
     ),
@@ -890,6 +977,10 @@ def _overwritten(shares: dict, teacher: dict) -> dict:
     for c in shares:
         found.update({y: shares[c] * p for y, p in teacher[c].items()})
     return found
+
+
+def _first_kept(shares: dict, teacher: dict) -> dict:
+    return _overwritten({c: shares[c] for c in reversed(shares)}, teacher)
 
 
 def _overwritten_in_teachers_order(shares: dict, teacher: dict) -> dict:
@@ -977,6 +1068,12 @@ without_context = Exercise(
             "to what is there.",
             _overwritten,
             _overwritten_in_teachers_order,
+        ),
+        Misconception(
+            "first kept",
+            "Where two contexts have an output, only the first of them counts. Add the "
+            "later ones to it.",
+            _first_kept,
         ),
         Misconception(
             "bests alone",
@@ -1092,6 +1189,19 @@ def _own_entropy(logits, labels, epsilon) -> torch.Tensor:
     return _blend(hard, -(q * torch.log_softmax(logits, dim=-1)).sum(-1), epsilon)
 
 
+def _kl_to_target(logits, labels, epsilon) -> torch.Tensor:
+    size = logits.shape[-1]
+    target = torch.nn.functional.one_hot(labels, size) * (1 - epsilon) + epsilon / size
+    entropy = torch.special.entr(target).sum(-1).mean()
+    return _blend(*_two_parts(logits, labels), epsilon) - entropy
+
+
+def _softmax_over_rows(logits, labels, epsilon) -> torch.Tensor:
+    log_q = torch.log_softmax(logits, dim=0)
+    hard = -log_q.gather(1, labels[:, None])[:, 0]
+    return _blend(hard, -log_q.mean(dim=-1), epsilon)
+
+
 def _by_separate_log(logits, labels, epsilon) -> torch.Tensor:
     log_q = torch.softmax(logits, dim=-1).log()
     return _blend(-log_q.gather(1, labels[:, None])[:, 0], -log_q.mean(-1), epsilon)
@@ -1162,6 +1272,42 @@ smoothed_loss = Exercise(
                 _two_parts(logits, labels)[0],
                 logits.shape[-1] * _two_parts(logits, labels)[1],
                 epsilon,
+            ),
+        ),
+        Misconception(
+            "mean over the vocabulary",
+            "The mean was taken over all N · V entries, so this is V times too small. "
+            "Sum over the vocabulary, then take the mean over the rows.",
+            lambda logits, labels, epsilon: (
+                _blend(*_two_parts(logits, labels), epsilon) / logits.shape[-1]
+            ),
+        ),
+        Misconception(
+            "added on top",
+            "The hard labels keep their full weight, and the uniform teacher comes on "
+            "top. The shares are 1 - ε and ε.",
+            lambda logits, labels, epsilon: (
+                _two_parts(logits, labels)[0] + epsilon * _two_parts(logits, labels)[1]
+            ).mean(),
+        ),
+        Misconception(
+            "KL to the target",
+            "The slope is right, but the entropy of the smoothed target is missing: "
+            "this is the KL to it. Label smoothing is defined with the cross-entropy.",
+            _kl_to_target,
+        ),
+        Misconception(
+            "softmax over the rows",
+            "The softmax runs over the rows. Each row is a distribution over the "
+            "vocabulary, the last dimension: dim=-1.",
+            _softmax_over_rows,
+        ),
+        Misconception(
+            "sign",
+            "The sign is wrong: this is negative, and grows as the student gets "
+            "better.",
+            lambda logits, labels, epsilon: (
+                -_blend(*_two_parts(logits, labels), epsilon)
             ),
         ),
         Misconception(
