@@ -174,6 +174,20 @@ def test_each_exhibit_but_one_fails_the_test_that_is_made_for_it(space):
     assert not EXERCISES["ex04.is_a_divergence"].reference(space["exhibit_4_as_asked"])
 
 
+@pytest.mark.parametrize("guess", [3, 0, 11, "4", [4], None, True])
+def test_a_wrong_guess_does_not_see_which_report_is_false(guess):
+    outcome = EXERCISES["ex04.false_report"].evaluate(lambda: guess)
+    assert outcome.status == core.FAILED
+    shown = outcome.message.replace(f"Got:    {guess!r}", "").replace("ex04", "")
+    assert "Wanted" not in shown and "4" not in shown
+
+
+def test_no_name_in_the_line_ups_says_which_call_of_kl_div_is_right():
+    for name in TESTS:
+        for case in EXERCISES[name].cases():
+            assert "target" not in case.name
+
+
 def test_the_notebook_lists_the_exercises_in_their_order(space):
     names = list(build_exercises.solutions_of(SOURCE))
     assert names == list(EXERCISES)

@@ -81,6 +81,13 @@ vacuous(NAME, "nothing is added", "every loss blamed")
 opposite(NAME, impossible_by_cat)
 
 
+@mutant(NAME, "one direction only")
+def _(loss):
+    s, t, y = hand_made_batch()
+    wider = [F.pad(x, (0, 5), value=-2e4) for x in (s, t)]
+    return loss(*wider, y).item() <= loss(s, t, y).item() + 1e-7
+
+
 def with_columns(value, n=2):
     def test(loss):
         s, t, y = hand_made_batch()
@@ -182,6 +189,13 @@ NAME = "ex04.ignores_repetition"
 right(NAME, repetition_by_repeat, repetition_by_index)
 vacuous(NAME, "nothing is repeated", "every loss blamed")
 opposite(NAME, repetition_by_index)
+
+
+@mutant(NAME, "one direction only")
+def _(loss):
+    s, t, y = hand_made_batch()
+    twice = [x.repeat_interleave(2, dim=1) for x in (s, t, y)]
+    return float(loss(*twice)) <= 1.001 * float(loss(s, t, y))
 
 
 @mutant(NAME, "nothing is repeated")
@@ -357,6 +371,12 @@ NAME = "ex04.is_a_divergence"
 right(NAME, divergence_by_seeds, divergence_on_two_points)
 vacuous(NAME, "every loss acquitted", "every loss blamed")
 opposite(NAME, divergence_on_two_points)
+
+
+@mutant(NAME, "below zero at equality")
+def _(loss):
+    s, t, y = hand_made_batch()
+    return bool(loss(s, s, y) < 1e-3 and loss(s, t, y) > 0 and loss(t, s, y) > 0)
 
 
 def both_ways(loss):
@@ -632,6 +652,20 @@ NAME = "ex04.learns_to_stop"
 right(NAME, stops_by_last_token, stops_by_backward)
 vacuous(NAME, "nothing is asked", "every loss blamed")
 opposite(NAME, stops_by_backward)
+
+
+@mutant(NAME, "every token asked")
+def _(loss):
+    s, t, y = hand_made_batch()
+    pull = gradient(loss, s, t, y, pad_token_id=EOS)
+    return not bool((pull[y >= 0].norm(dim=-1) < 1e-6).any())
+
+
+@mutant(NAME, "last column")
+def _(loss):
+    s, t, y = hand_made_batch()
+    pull = gradient(loss, s, t, y, pad_token_id=EOS)
+    return bool((pull[..., EOS] != 0).all())  # its column of the vocabulary
 
 
 def pull_of(loss, pad=EOS, lengths=(6, 3, 4)):

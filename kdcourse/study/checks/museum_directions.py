@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from kdcourse.study.lineup import EOS, make_batch
 from kdcourse.theory.divergences import forward_kl, generalised_js, reverse_kl
 from kdcourse.theory.museum import losses as museum
 
-from .core import Case, Exercise, Misconception
+from .core import Case, Exercise, Misconception, Outcome
 from .property_tests import (
     PropertyTest,
     acquits,
@@ -28,6 +29,7 @@ from .suspects import (
     by_kl_div,
     in_float64,
     kl,
+    mean_kl,
     nothing,
     of_package,
     other_divergence,
@@ -89,6 +91,11 @@ def _labels_score_only(loss: Callable) -> bool:
     return abs(equal) <= 1e-4 and max(one, other) > 1e-6
 
 
+def _negative_slips(loss: Callable) -> bool:
+    equal, one, other = _values(loss)
+    return equal <= 1e-4 and one > 1e-6 and other > 1e-6
+
+
 def _exactly_zero(loss: Callable) -> bool:
     equal, one, other = _values(loss)
     return equal == 0 and one > 1e-6 and other > 1e-6
@@ -113,7 +120,7 @@ is_a_divergence = PropertyTest(
     reference=_is_a_divergence,
     cases=lambda: line_up(
         this_package_s_loss=of_package,
-        kl_div_with_probabilities_as_target=by_kl_div,
+        kl_div_called_in_one_way=by_kl_div,
         the_same_in_float64=in_float64,
         a_small_number_in_the_logarithm=_with_epsilon,
         reverse_KL=museum.arguments_swapped,
@@ -121,8 +128,9 @@ is_a_divergence = PropertyTest(
         Jensen_Shannon=other_divergence("generalised_js"),
         pads_averaged_in=museum.pads_averaged_in,
         mean_over_the_vocabulary=museum.mean_over_vocabulary,
-        kl_div_with_log_probabilities_as_target=museum.log_target_forgotten,
-        kl_div_with_probabilities_as_input=museum.softmax_for_log_softmax,
+        kl_div_called_in_another_way=museum.log_target_forgotten,
+        kl_div_called_in_a_third_way=museum.softmax_for_log_softmax,
+        a_margin_taken_off_the_KL=lambda *batch: mean_kl(*batch) - 0.05,
         cross_entropy=museum.cross_entropy_as_kl,
         teacher_smoothed_over_the_vocabulary=smoothed,
         what_the_labels_lose=_labels_score,
@@ -189,6 +197,12 @@ is_a_divergence = PropertyTest(
             _labels_score_only,
             lambda loss: abs(_values(loss)[0]) <= 1e-4 and _values(loss)[1] > 1e-6,
             lambda loss: abs(_values(loss)[0]) <= 1e-4 and _values(loss)[2] > 1e-6,
+        ),
+        Misconception(
+            "below zero at equality",
+            "Your test asks that a perfect student's loss is not above 0, and one that "
+            "is below 0 there passes. It has to be 0: compare its size, abs().",
+            _negative_slips,
         ),
         Misconception(
             "symmetry asked",
@@ -353,9 +367,10 @@ knows_its_ends = PropertyTest(
         ),
         Misconception(
             "every loss blamed",
-            "Your test blames every loss. Undivided, each end is 0 and not a KL; at β "
-            "= 0 itself the quotient is 0/0; and near an end the limit is near, not "
-            "there: allow a few per cent, more than β.",
+            "Your test blames every loss. Each end is 0 and not a KL before it is "
+            "divided, by β at the first and by 1 - β at the other; at β = 0 itself the "
+            "quotient is 0/0; and near an end the limit is near, not there: allow a "
+            "few per cent, more than β.",
             blames,
             lambda loss: all(map(_fits, _ends(loss, divided=False))),
         ),
@@ -389,8 +404,9 @@ knows_its_ends = PropertyTest(
         ),
         Misconception(
             "another loss expected",
-            "Your test compares the loss with the divergence itself, at some β. What "
-            "was asked for is less, and can be asked of any loss: what it becomes at "
+            "Your test asks for more than the two ends: it compares the loss with the "
+            "divergence itself, at some β, or with KLs that are not those of the real "
+            "tokens. What was asked for can be asked of any loss: what it becomes at "
             "its two ends.",
             _same_as_package,
         ),
@@ -431,7 +447,18 @@ def _answers(number: int) -> Callable:
     return lambda: number
 
 
-false_report = Exercise(
+@dataclass(frozen=True)
+class _Riddle(Exercise):
+    """An exercise whose answer a wrong guess must not see."""
+
+    def _diagnose(self, *found) -> Outcome:
+        outcome = super()._diagnose(*found)
+        lines = outcome.message.split("\n")
+        kept = [line for line in lines if not line.startswith("Wanted:")]
+        return replace(outcome, message="\n".join(kept))
+
+
+false_report = _Riddle(
     name="ex04.false_report",
     call="false_report()",
     reference=_answers(4),

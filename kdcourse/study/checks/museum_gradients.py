@@ -142,8 +142,9 @@ leaves_pads_alone = PropertyTest(
     misconceptions=(
         Misconception(
             "no pads in the batch",
-            "Your test lets every loss through. Are there pads in your batch? Where "
-            "sentences have one length there are none, and all() of nothing is True.",
+            "Your test lets every loss through. Are there pads in your batch, and does "
+            "your mask find them, by their label -100? Where sentences have one length "
+            "there are none, and all() of nothing is True.",
             acquits,
         ),
         Misconception(
@@ -176,9 +177,9 @@ leaves_pads_alone = PropertyTest(
         ),
         Misconception(
             "one pad only",
-            "You look at one pad, or at the last column. A mask that is one position "
-            "off learns the first pad of a sentence and leaves the others alone: look "
-            "at all of them.",
+            "You look at one pad, or at the last column, or are content with any one "
+            "that is left alone. A mask that is one position off learns the first pad "
+            "of a sentence and leaves the others alone: ask it of all of them.",
             _last_pad,
         ),
         Misconception(
@@ -225,6 +226,11 @@ def _any_token(loss: Callable) -> bool:
 
 def _last_column(loss: Callable) -> bool:
     return bool((_pulls(loss)[0][:, -1] > 1e-6).all())
+
+
+def _every_token(loss: Callable) -> bool:
+    labels = make_batch((5, 3, 4))[2]
+    return bool((_pulls(loss)[0][real_tokens(labels)] > 1e-6).all())
 
 
 def _one_length(loss: Callable) -> bool:
@@ -295,7 +301,10 @@ learns_to_stop = PropertyTest(
         mean_over_the_vocabulary=_ignoring_pad_id(museum.mean_over_vocabulary),
         MSE_of_the_logits=_ignoring_pad_id(raw_mse),
         divided_by_the_sentences=_ignoring_pad_id(museum.divided_by_sentences),
-        a_mask_without_the_pad_s_id=museum.eos_taken_for_pad,
+        the_first_token_left_out=_ignoring_pad_id(_first_left_out),
+        a_mask_without_the_pad_s_id=_kl_where(
+            lambda labels, pad: real_tokens(labels) & (labels != pad)
+        ),
         everything_before_the_first_pad_id=_kl_where(_before_the_first_pad_id),
         the_last_token_left_out=_ignoring_pad_id(museum.mask_off_by_one),
         left_out_where_a_pad_follows=_kl_where(_next_is_real_too),
@@ -351,9 +360,17 @@ learns_to_stop = PropertyTest(
             _some_eos,
         ),
         Misconception(
+            "every token asked",
+            "You ask for a gradient at every real token. Whether the student learns to "
+            "stop is decided at EOS alone: a loss that leaves out another token is "
+            "wrong in another way, and has to pass.",
+            _every_token,
+        ),
+        Misconception(
             "last column",
-            "You look at the last column of the batch. In a shorter sentence that is a "
-            "pad, whose gradient is rightly 0; find EOS by its label.",
+            "You look at pads, too: in the last column of the batch, or at every "
+            "position. There the gradient is rightly 0. Find the positions of EOS by "
+            "their label: labels == EOS is a mask (B, L).",
             _last_column,
         ),
         Misconception(
@@ -522,7 +539,8 @@ keeps_its_size = PropertyTest(
         Misconception(
             "only a growth is seen",
             "Your test finds gradients that grow, but not those that fade with T and "
-            "leave the teacher unheard. Ask for both.",
+            "leave the teacher unheard. Ask for both, and measure the change against "
+            "the gradient itself: a faded one has less left than any fixed amount.",
             lambda loss: _ratio(loss, 50.0, 200.0) < 1.1,
             lambda loss: _ratio(loss, 50.0, 200.0) < 2.0,
         ),
@@ -669,9 +687,9 @@ stays_in_place = PropertyTest(
         Misconception(
             "every loss blamed",
             "Your test blames every loss. A constant added to all logits of a token "
-            "moves nothing, since a softmax forgets it, and a single number in the "
-            "seventh digit may move anywhere: change the answer, and allow for "
-            "rounding.",
+            "moves nothing, since a softmax forgets it; a change that is not made on a "
+            "clone stays for the next token; and what counts as moved must be more "
+            "than rounding, and less than a gradient.",
             blames,
         ),
         answers_exchanged(_stays_in_place),

@@ -24,6 +24,7 @@ from .property_tests import (
     exactly,
     line_up,
     near,
+    one_direction,
     too_loose,
     too_tight,
     within,
@@ -104,6 +105,7 @@ ignores_impossible_tokens = PropertyTest(
         divided_by_log_V=divided(
             lambda labels, size: count_tokens(labels) * math.log(size)
         ),
+        multiplied_by_V_and_very_small=divided(lambda labels, size: 1e5 / size),
         teacher_smoothed_over_the_vocabulary=smoothed,
     ),
     difficulty=2,
@@ -163,6 +165,9 @@ ignores_impossible_tokens = PropertyTest(
             partial(_widened_on_one_side, side=1),
         ),
         another_loss_expected(same_as_mean_kl),
+        one_direction(
+            lambda loss, near: _with_more_tokens(loss, -1e4, near), "the vocabulary"
+        ),
         too_tight(partial(_with_more_tokens, logit=-1e4, near=exactly)),
         too_loose(
             partial(_with_more_tokens, logit=-1e4, near=within(0.1)),
@@ -226,6 +231,7 @@ ignores_repetition = PropertyTest(
         ),
         not_divided_at_all=divided(lambda labels, size: 1),
         divided_by_the_tokens_twice=museum.divided_twice,
+        not_divided_and_very_small=divided(lambda labels, size: 1e5),
         divided_by_the_root_of_the_tokens=divided(
             lambda labels, size: math.sqrt(count_tokens(labels))
         ),
@@ -292,6 +298,9 @@ ignores_repetition = PropertyTest(
             _longer_sentences,
         ),
         another_loss_expected(same_as_mean_kl),
+        one_direction(
+            lambda loss, near: _twice(loss, near=near), "the length of the sentences"
+        ),
         too_tight(partial(_twice, near=exactly)),
         too_loose(
             partial(_twice, near=within(0.2)), partial(_twice, near=within(0.05))
@@ -424,7 +433,7 @@ ignores_shifts = PropertyTest(
             "one constant a position",
             "The tokens at one position of all sentences got the same constant, so a "
             "softmax that runs over the batch forgets it as well. Give each token its "
-            "own.",
+            "own, in a batch of two sentences or more.",
             partial(_shifted, ones=(0, 2)),
         ),
         Misconception(

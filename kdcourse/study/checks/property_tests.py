@@ -72,9 +72,9 @@ def magnified(loss: Callable) -> Callable:
 PROBES = {"too tight": rounded, "too loose": magnified}
 
 _ERRS = {
-    True: "Your test gives True, but this loss breaks the property. Which batch, and "
+    True: "Your test gives True, but this one breaks the property. Which batch, and "
     "which look at it, would show the difference?",
-    False: "Your test gives False, but this loss keeps the property. It may be wrong "
+    False: "Your test gives False, but this one keeps the property. It may be wrong "
     "in another way, or of another kind: a property test has to let that pass.",
 }
 
@@ -184,8 +184,25 @@ def too_loose(*functions: Callable) -> Misconception:
         "too loose",
         "Your tolerance swallows the mistake: some losses here are small, and what "
         "they lose is smaller than what you allow. Measure a difference against the "
-        "numbers that are compared, not against a fixed amount.",
+        "numbers that are compared, not against a fixed amount, and allow little of "
+        "it: one part in 10,000 is enough for rounding.",
         *functions,
+    )
+
+
+def one_direction(test: Callable, what: str) -> Misconception:
+    """The misconception that a number which must stay may move one way.
+
+    ``test`` takes a loss and the comparison of two numbers, the second of which is that
+    of the changed batch; ``what`` says what was changed.
+    """
+    return Misconception(
+        "one direction only",
+        f"Your test sees that a loss moves with {what} in one direction only: one that "
+        "moves the other way passes. Compare with torch.isclose, or the size of the "
+        "difference.",
+        lambda loss: test(loss, lambda a, b: bool(b <= a * (1 + 1e-4))),
+        lambda loss: test(loss, lambda a, b: bool(b >= a * (1 - 1e-4))),
     )
 
 
