@@ -48,6 +48,11 @@ mutants(
 
 @mutant("ex03.total_variation", "largest word")
 def _(p, q):
+    return torch.sub(p, q).max(dim=-1).values
+
+
+@mutant("ex03.total_variation", "largest word")
+def _(p, q):
     gap = torch.abs(p - q)
     return gap.sort(dim=-1, descending=True).values[..., 0]
 
@@ -124,6 +129,14 @@ def _(student_logits, teacher_logits):
 
 @mutant("ex03.forward_kl", "zero times infinity")
 def _(student_logits, teacher_logits):
+    log_p = F.log_softmax(teacher_logits, -1)
+    terms = log_p.exp() * (log_p - F.log_softmax(student_logits, -1))
+    total = terms.sum(-1)
+    return torch.where(total.isnan(), torch.zeros_like(total), total)
+
+
+@mutant("ex03.forward_kl", "zero times infinity")
+def _(student_logits, teacher_logits):
     p = F.softmax(teacher_logits, -1)
     return F.kl_div(F.log_softmax(student_logits, -1), p, reduction="none").sum(-1)
 
@@ -177,6 +190,13 @@ def _(student_logits, teacher_logits):
     p = F.softmax(teacher_logits, -1)
     q = torch.clamp(F.softmax(student_logits, -1), min=1e-12)
     return torch.where(p > 0, p * (torch.log(p) - torch.log(q)), 0.0).sum(-1)
+
+
+@mutant("ex03.forward_kl", "infinity hidden")
+def _(student_logits, teacher_logits):
+    p = F.softmax(teacher_logits, -1)
+    gap = F.log_softmax(teacher_logits, -1) - F.log_softmax(student_logits, -1)
+    return (p * gap).masked_fill(p <= 1e-8, 0.0).sum(-1)
 
 
 @mutant("ex03.forward_kl", "infinity hidden")

@@ -185,6 +185,20 @@ def _(student_logits, teacher_logits, labels, temperature):
     return values.sum() / student_logits.size(0)
 
 
+@mutant("ex04.kd_loss", "batchmean of all")
+def _(student_logits, teacher_logits, labels, temperature):
+    log_q = F.log_softmax(student_logits / temperature, dim=-1)
+    p = F.softmax(teacher_logits / temperature, dim=-1)
+    return F.kl_div(log_q, p, reduction="batchmean") * temperature**2
+
+
+@mutant("ex04.kd_loss", "mean of all")
+def _(student_logits, teacher_logits, labels, temperature):
+    log_q = F.log_softmax(student_logits / temperature, dim=-1)
+    p = F.softmax(teacher_logits / temperature, dim=-1)
+    return F.kl_div(log_q, p, reduction="none").mean() * temperature**2
+
+
 @mutant("ex04.kd_loss", "pads averaged in")
 def _(student_logits, teacher_logits, labels, temperature):
     return each(student_logits, teacher_logits, temperature).sum(dim=-1).mean()
@@ -591,6 +605,16 @@ def _(student_logits, indices, log_probs, log_rest):
     return kept_terms(student_logits, indices, log_probs) + r * torch.log(r / s)
 
 
+@mutant("ex04.bucket_kl", "softmax, then log")
+def _(student_logits, indices, log_probs, log_rest):
+    q = F.softmax(student_logits, dim=1)
+    kept = torch.zeros_like(q, dtype=torch.bool).scatter(1, indices, True)
+    s = q.masked_fill(kept, 0.0).sum(1)
+    log_q = F.log_softmax(student_logits, dim=1).gather(1, indices)
+    of_kept = (log_probs.exp() * (log_probs - log_q)).sum(1)
+    return of_kept + log_rest.exp() * (log_rest - torch.log(s))
+
+
 @mutant("ex04.bucket_kl", "one number")
 def _(student_logits, indices, log_probs, log_rest):
     return bucket_with_cat(student_logits, indices, log_probs, log_rest).mean()
@@ -658,6 +682,12 @@ mutant("ex04.feature_loss", "divided by the student's width")(
 mutant("ex04.feature_loss", "root")(
     lambda s, t, w, m: torch.norm(s[m] @ w - t[m], dim=-1).mean()
 )
+
+
+@mutant("ex04.feature_loss", "student not learned")
+def _(student_features, teacher_features, projection, mask):
+    given = student_features.detach()[mask] @ projection
+    return F.mse_loss(given, teacher_features[mask])
 
 
 @mutant("ex04.feature_loss", "widths cut")

@@ -88,6 +88,7 @@ total_variation = Exercise(
             "two differ most may be a set of many words: take half of the sum.",
             lambda p, q: (p - q).abs().amax(-1),
             lambda p, q: (p - q).abs().amax(-1) / 2,
+            lambda p, q: (p - q).amax(-1),
         ),
         Misconception(
             "squares",
@@ -200,8 +201,8 @@ def _kl_cases() -> list[Case]:
         ),
         case(
             "the teacher says a word that the student cannot: infinite",
-            _rows([0.0, -INF, 1.0], [0.0, 1.0, -INF]),
-            _rows([0.0, 1.0, 1.0], [1.0, 1.0, -INF]),
+            _rows([0.0, -INF, 1.0], [0.0, 1.0, -INF], [0.0, -INF, -INF]),
+            _rows([0.0, 1.0, 1.0], [1.0, 1.0, -INF], [30.0, 0.0, -INF]),
         ),
     ]
 
@@ -268,6 +269,15 @@ def _cross_entropy_careless(student: Tensor, teacher: Tensor) -> Tensor:
 def _careless(student: Tensor, teacher: Tensor) -> Tensor:
     log_q, log_p = _logs(student, teacher)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _cleaned_too_late(**others: float) -> Callable:
+    """NaN becomes 0 behind the sum, and takes a whole position with it."""
+
+    def function(student: Tensor, teacher: Tensor) -> Tensor:
+        return _careless(student, teacher).nan_to_num(0.0, **others)
+
+    return function
 
 
 def _careless_target(student: Tensor, teacher: Tensor) -> Tensor:
@@ -346,6 +356,17 @@ def _infinity_large(student: Tensor, teacher: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).nan_to_num(0.0).sum(-1)
 
 
+def _rare_words_dropped(smallest: float) -> Callable:
+    """A word that the teacher hardly ever says counts as one that it never says."""
+
+    def function(student: Tensor, teacher: Tensor) -> Tensor:
+        log_q, log_p = _logs(student, teacher)
+        p, zero = log_p.exp(), torch.zeros_like(log_p)
+        return torch.where(p > smallest, p * (log_p - log_q), zero).sum(-1)
+
+    return function
+
+
 def _common_words(student: Tensor, teacher: Tensor) -> Tensor:
     log_q, log_p = _logs(student, teacher)
     both = (log_q > -INF) & (log_p > -INF)
@@ -391,9 +412,11 @@ forward_kl = Exercise(
             "zero times infinity",
             "A word that the teacher cannot say has p = 0, and adds nothing. In the "
             "computer 0 times infinity is NaN: put 0 there, for instance with "
-            "torch.where(p > 0, ..., 0.0).",
+            "torch.where(p > 0, ..., 0.0), and before the sum.",
             _careless,
             _careless_target,
+            _cleaned_too_late(),
+            _cleaned_too_late(posinf=INF),
         ),
         Misconception(
             "softmax, then log",
@@ -430,6 +453,7 @@ forward_kl = Exercise(
             _infinity_filled,
             _infinity_large,
             _common_words,
+            *(_rare_words_dropped(e) for e in (1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6)),
         ),
         Misconception(
             "mean over the vocabulary",

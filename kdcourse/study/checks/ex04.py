@@ -481,6 +481,16 @@ def _sentence_means(values: Tensor, labels: Tensor, _: int) -> Tensor:
     return ((values * real).sum(1) / real.sum(1)).mean()
 
 
+def _kl_div_of_all(reduction: str) -> Callable:
+    """kl_div on (B, L, V) as it is, pads and all, with one of its reductions."""
+
+    def loss(student, teacher, labels, temperature):
+        values = temperature**2 * _kl(student, teacher, temperature).sum()
+        return values / (len(labels) if reduction == "batchmean" else student.numel())
+
+    return loss
+
+
 def _over(dim: int) -> Callable:
     def values(student, teacher, temperature):
         log_q, log_p = _pair(temperature, student, teacher, dim)
@@ -541,6 +551,20 @@ kd_loss = Exercise(
             "(B, L, V): the loss grows with their length. Divide by the real tokens. "
             "(Museum, row 2.)",
             _reduced(lambda v, y, size: _sum(v, y) / len(y)),
+        ),
+        Misconception(
+            "batchmean of all",
+            'Two things at once: pads are in the sum, and "batchmean" on (B, L, V) '
+            "divides by the number of sentences. Select the real tokens first: then "
+            "there are N rows (N, V), and it divides by N. (Museum, rows 2 and 3.)",
+            _kl_div_of_all("batchmean"),
+        ),
+        Misconception(
+            "mean of all",
+            "Two things at once: pads are in the sum, and it is divided by all B · L · "
+            "V entries. Select the real tokens, sum over the vocabulary, and divide by "
+            "their number. (Museum, rows 1 and 3.)",
+            _kl_div_of_all("mean"),
         ),
         Misconception(
             "pads averaged in",
@@ -945,6 +969,18 @@ def _one_minus(rest: Callable) -> Callable:
     return _bucket(formula)
 
 
+def _rest_of_softmax(log_of_kept: bool) -> Callable:
+    """s from the probabilities of the others, each of which may be rounded to 0."""
+
+    def loss(student_logits, indices, log_probs, log_rest):
+        q = student_logits.softmax(-1)
+        log_q = q.log() if log_of_kept else student_logits.log_softmax(-1)
+        log_s = q.scatter(-1, indices, 0.0).sum(-1).log()
+        return sum(_parts(log_q.gather(-1, indices), log_s, log_probs, log_rest))
+
+    return loss
+
+
 bucket_kl = Exercise(
     name="ex04.bucket_kl",
     call="bucket_kl(student_logits, indices, log_probs, log_rest)",
@@ -1033,6 +1069,14 @@ bucket_kl = Exercise(
                 _one_minus(lambda q, eps=eps: (1 - q + eps).log())
                 for eps in (1e-12, 1e-10, 1e-9, 1e-8)
             ),
+        ),
+        Misconception(
+            "softmax, then log",
+            "The others' mass was added up from probabilities. Those of a student that "
+            "is very sure are rounded to 0, and the logarithm of 0 is infinite. Sum "
+            "them in logarithms: logsumexp.",
+            _rest_of_softmax(True),
+            _rest_of_softmax(False),
         ),
         Misconception(
             "one number",
@@ -1221,6 +1265,14 @@ feature_loss = Exercise(
             "The projection gets no gradient: it is trained together with the student, "
             "so do not detach it.",
             _projected(lambda x, mask, width: x[mask].mean(), detached=True),
+        ),
+        Misconception(
+            "student not learned",
+            "The student's features get no gradient: only the projection would learn. "
+            "Do not detach them.",
+            lambda s, t, projection, mask: _feature_loss(
+                s.detach(), t, projection, mask
+            ),
         ),
         Misconception(
             "no gradient",
