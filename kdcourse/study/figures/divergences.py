@@ -79,7 +79,8 @@ def curves(
 def _name_ends(axes: Axes, end: int) -> None:
     """The names of the curves right of the frame, pushed apart where they would touch.
 
-    ``end`` is the index of the value that stands at the right edge.
+    A thin line leads from the end of each curve to its name. ``end`` is the index of
+    the value that stands at the right edge.
     """
     named = [line for line in axes.lines if not line.get_label().startswith("_")]
     to_frame = axes.transData + axes.transAxes.inverted()
@@ -93,16 +94,24 @@ def _name_ends(axes: Axes, end: int) -> None:
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + LABEL_GAP)
     over = max(0.0, places[-1] - 1.0)
-    for place, (_, line) in zip(places, ends, strict=True):
+    for place, (height, line) in zip(places, ends, strict=True):
         axes.annotate(
             line.get_label(),
-            (1.0, place - over),
+            (1.0, height),
             xycoords="axes fraction",
-            xytext=(5, 0),
-            textcoords="offset points",
+            xytext=(1.045, place - over),
+            textcoords="axes fraction",
             va="center",
             fontsize=9,
             annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 0.8,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )
 
 
