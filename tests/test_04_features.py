@@ -112,6 +112,68 @@ def test_relations_survive_a_rotation_and_a_change_of_width():
 
 
 X, Y = features(1, 3), features(2, 3)
+A = features(1, 6)[:, None].expand(B, 2, L, 6).softmax(-1)
+
+
+def projected(projection):
+    return feature_loss(X, features(2, 4), projection=projection)
+
+
+def layers(pairs, **changed):
+    states = {"student_states": [X, X], "teacher_states": [Y, Y, Y], **changed}
+    return hidden_states_loss(**states, layers=pairs)
+
+
+BAD_FEATURES = [
+    ([[0.0]], "is a list"),
+    (X.long(), "is a tensor of torch.int64. Wanted: floating-point numbers"),
+    (X.to(torch.complex64), "is a tensor of torch.complex64"),
+    (X[:0], r"is a tensor of shape \(0, 4, 3\)"),
+    (X.sum(), r"is a tensor of shape \(\)"),
+    (X * math.nan, r"is nan at \(0, 0, 0\), and .* Wanted: finite numbers"),
+    (X + math.inf, "is inf at"),
+    (X - math.inf, "is -inf at"),
+    (X.to("meta"), "is on meta"),
+    (X.to_sparse(), "is a tensor of layout"),
+]
+
+
+@pytest.mark.parametrize("loss", [feature_loss, relation_loss])
+@pytest.mark.parametrize(("wrong", "words"), BAD_FEATURES)
+def test_bad_features_are_named_on_either_side(loss, wrong, words):
+    with pytest.raises(BadArgument, match=f"student_features {words}"):
+        loss(wrong, X)
+    with pytest.raises(BadArgument, match=f"teacher_features {words}"):
+        loss(X, wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        *BAD_FEATURES,
+        (A[0], r"is of shape \(2, 4, 6\)"),
+        (A.log(), "is of shape .* smallest entry -"),
+        (A / 2, "is of the sum 0.5 over S"),
+        (A * 9, "is of the sum 9 over S"),
+    ],
+)
+def test_bad_attention_is_named_on_either_side(wrong, words):
+    with pytest.raises(BadArgument, match=f"student_attention {words}"):
+        attention_loss(wrong, A)
+    with pytest.raises(BadArgument, match=f"teacher_attention {words}"):
+        attention_loss(A, wrong)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_attention_of_16_bits_is_a_distribution(kind):
+    flat = torch.full((1, 2, 3, 999), 1 / 999)
+    assert attention_loss(flat.to(kind), flat.to(kind)) == 0
+    assert attention_loss(A.to(kind), A).abs() < 1e-2
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, x):
+        return x.repeat(2, 1)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +197,47 @@ X, Y = features(1, 3), features(2, 3)
             "projections is a list of 2",
         ),
         (lambda: attention_loss(X, Y), r"student_attention is of shape \(2, 4, 3\)"),
+        (
+            lambda: attention_loss(A, A[..., 1:]),
+            "teacher_attention is over 5 positions",
+        ),
+        (
+            lambda: attention_loss(A, A[:1]),
+            r"teacher_attention is of shape \(1, 4, 6\)",
+        ),
+        (lambda: attention_loss(A, A, mask=MASK.long()), "mask is of torch.int64"),
+        (lambda: relation_loss(X, Y, mask=MASK & False), "mask is without a single"),
+        (lambda: relation_loss(X, Y[:1]), r"teacher_features is of shape \(1, 4, 3\)"),
+        (lambda: projected("linear"), "projection is a str. Wanted: a module"),
+        (lambda: projected([torch.nn.Linear(3, 4)]), "projection is a list"),
+        (
+            lambda: projected(torch.nn.Linear(5, 4).double()),
+            "projection is a Linear th",
+        ),
+        (
+            lambda: projected(torch.nn.Linear(3, 4)),
+            "projection is a Linear that raises",
+        ),
+        (lambda: projected(lambda x: None), "whose result is a NoneType"),
+        (lambda: projected(lambda x: x.long()), r"projection\(student_features\) is a"),
+        (lambda: projected(lambda x: x * math.nan), "student_features. is nan at"),
+        (lambda: projected(Doubled()), r"Doubled whose result is a Tensor \(16, 3\)"),
+        (
+            lambda: projected(torch.nn.Linear(3, 5).double()),
+            "student_features is 5 wide after the projection. Wanted: 4",
+        ),
+        (lambda: layers(None), "layers is None. Wanted: a list of pairs"),
+        (lambda: layers([1, 2]), r"layers is \[1, 2\]"),
+        (lambda: layers([(0, 1, 2)]), "layers is .* Wanted: a list of pairs"),
+        (lambda: layers([(0.0, 1)]), "layers is .* Wanted: a list of pairs of whole"),
+        (lambda: layers([(True, 1)]), "layers is .* Wanted: a list of pairs of whole"),
+        (lambda: layers([(-1, 1)]), "layers is student layer -1"),
+        (lambda: layers([(2, 1)]), r"layers is student layer 2. Wanted: 0\.\.1"),
+        (lambda: layers([(0, 0)], student_states=None), "student_states is a NoneType"),
+        (lambda: layers([(0, 0)], teacher_states=3), "teacher_states is a int"),
+        (lambda: layers([(0, 0)], projections=3), "projections is a int"),
+        (lambda: layers([(0, 0)], projections=[3]), "projection is a int"),
+        (lambda: layers([(0, 0)], mask=MASK.long()), "mask is of torch.int64"),
     ],
 )
 def test_wrong_features_are_explained(call, words):

@@ -15,7 +15,7 @@ from .arguments import (
     BadArgument,
     as_rows,
     check_device,
-    check_logits,
+    check_features,
     check_mask,
     widen,
 )
@@ -41,10 +41,15 @@ def feature_loss(
             trained with the student and thrown away afterwards. Needed where the
             widths differ.
         mask: (...) bool, True for a real token; without it all tokens count.
+
+    Raises:
+        BadArgument: features that are no floating-point tensors of the same tokens or
+            not all finite, a mask that does not fit or leaves nothing, or a projection
+            that does not lead from d_s to d_t.
     """
     student, teacher = _pair(student_features, teacher_features, mask)
     if projection is not None:
-        student = projection(student)
+        student = _projected(projection, student)
     if student.shape != teacher.shape:
         raise BadArgument(
             "student_features",
@@ -53,6 +58,28 @@ def feature_loss(
             todo="Pass projection=torch.nn.Linear(student width, teacher width).",
         )
     return (widen(student) - teacher).square().mean()
+
+
+def _projected(projection: Projection, student: torch.Tensor) -> torch.Tensor:
+    """φ of the features (N, d_s) of real tokens, or an error that names it."""
+    todo = "Pass a module such as torch.nn.Linear(student width, teacher width)."
+    if not callable(projection):
+        given = f"a {type(projection).__name__}"
+        raise BadArgument("projection", given, wanted="a module", todo=todo)
+    wanted = f"features (N, d_t) of {student.dtype} features {tuple(student.shape)}"
+    try:
+        result = projection(student)
+    except RuntimeError as error:  # torch's own, of a wrong width, dtype or device
+        said = str(error).partition("\n")[0]
+        given = f"a {type(projection).__name__} that raises: {said}"
+        raise BadArgument("projection", given, wanted=wanted, todo=todo) from error
+    shape = getattr(result, "shape", None)
+    if not isinstance(result, torch.Tensor) or shape[:-1] != student.shape[:-1]:
+        given = f"a {type(result).__name__}{f' {tuple(shape)}' if shape else ''}"
+        given = f"a {type(projection).__name__} whose result is {given}"
+        raise BadArgument("projection", given, wanted=wanted, todo=todo)
+    check_features("projection(student_features)", result.detach())
+    return result
 
 
 def hidden_states_loss(
@@ -68,13 +95,21 @@ def hidden_states_loss(
     A student of 3 layers may follow every second layer of a teacher of 6:
     ``layers=[(1, 2), (2, 4), (3, 6)]``, with 0 the embeddings (Jiao et al. 2020,
     "TinyBERT", eq. 8). One projection a pair, or none.
+
+    Raises:
+        BadArgument: layers that there are not, another number of projections, or as
+            ``feature_loss``.
     """
     _check_layers(layers, student_states, teacher_states)
-    projections = projections or [None] * len(layers)
-    if len(projections) != len(layers):
+    if projections is None:
+        projections = [None] * len(layers)
+    if not hasattr(projections, "__len__") or len(projections) != len(layers):
+        length = len(projections) if hasattr(projections, "__len__") else None
         raise BadArgument(
             "projections",
-            f"a list of {len(projections)}",
+            f"a {type(projections).__name__}"
+            if length is None
+            else f"a list of {length}",
             wanted=f"one for each of the {len(layers)} pairs of layers",
             todo="Repeat one module where it is to be shared.",
         )
@@ -96,12 +131,16 @@ def attention_loss(
     1/N Σ KL(A^t ‖ A^s), in nats, of probabilities (B, heads, L, S) averaged over
     heads first, whose numbers may differ (after Wang et al. 2020, "MiniLM", which
     asks for equal numbers). ``mask`` (B, L) is True for a real query.
+
+    Raises:
+        BadArgument: attention that is no probabilities (B, heads, L, S) of the same
+            tokens, or a mask that does not fit or leaves nothing.
     """
     for name, value in (
         ("student_attention", student_attention),
         ("teacher_attention", teacher_attention),
     ):
-        check_logits(name, value)
+        check_features(name, value)
         if value.dim() != 4 or (value < 0).any():
             raise BadArgument(
                 name,
@@ -109,13 +148,36 @@ def attention_loss(
                 wanted="probabilities (B, heads, L, S)",
                 todo="Ask the model for output_attentions=True, and take one layer's.",
             )
+    if student_attention.shape[-1] != teacher_attention.shape[-1]:
+        raise BadArgument(
+            "teacher_attention",
+            f"over {teacher_attention.shape[-1]} positions",
+            wanted=f"{student_attention.shape[-1]}, as student_attention",
+            todo="Give both models the same tokens.",
+        )
     student, teacher = (
         widen(a).mean(dim=1) for a in (student_attention, teacher_attention.detach())
     )
-    student, teacher = _pair(student, teacher, mask)
+    student, teacher = _pair(student, teacher, mask, "attention")
+    _check_sums("student_attention", student)
+    _check_sums("teacher_attention", teacher)
     tiny = torch.finfo(student.dtype).tiny
     logs = teacher.clamp_min(tiny).log() - student.clamp_min(tiny).log()
     return (teacher * logs).sum(dim=-1).mean()
+
+
+def _check_sums(name: str, attention: torch.Tensor) -> None:
+    """Rows (N, S) that are distributions, as far as 16 bits can tell."""
+    sums = attention.sum(dim=-1)
+    wrong = (sums - 1.0).abs() > 0.02
+    if wrong.any():
+        raise BadArgument(
+            name,
+            f"of the sum {sums[wrong][0].item():.3g} over S, among others",
+            wanted="probabilities, which sum to 1",
+            todo="Take them after the softmax, and of a model whose attention has no "
+            "dropout on.",
+        )
 
 
 def relation_loss(
@@ -130,6 +192,9 @@ def relation_loss(
     "Similarity-preserving distillation"; Park et al. 2019). Only relations are
     compared, so the widths d_s and d_t may differ and a rotation costs nothing.
     ``mask`` (...) is True for a real token; two or more must be left.
+
+    Raises:
+        BadArgument: as ``feature_loss``, or fewer than two real tokens.
     """
     student, teacher = _pair(student_features, teacher_features, mask)
     if len(student) < 2:
@@ -143,21 +208,24 @@ def relation_loss(
     return (unit[0] @ unit[0].T - unit[1] @ unit[1].T).square().mean()
 
 
-def _pair(student, teacher, mask) -> tuple[torch.Tensor, torch.Tensor]:
+def _pair(
+    student, teacher, mask, what: str = "features"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Both sides' features (N, d) of the real tokens, the teacher's detached."""
-    check_logits("student_features", student)
-    check_logits("teacher_features", teacher)
-    check_device("teacher_features", teacher, "student_features", student)
+    ours, theirs = f"student_{what}", f"teacher_{what}"
+    check_features(ours, student)
+    check_features(theirs, teacher)
+    check_device(theirs, teacher, ours, student)
     if student.shape[:-1] != teacher.shape[:-1]:
         raise BadArgument(
-            "teacher_features",
+            theirs,
             f"of shape {tuple(teacher.shape)}",
-            wanted=f"{tuple(student.shape[:-1])} tokens, as student_features",
+            wanted=f"{tuple(student.shape[:-1])} tokens, as {ours}",
             todo="Give both models the same tokens.",
         )
     if mask is None:
         return as_rows(student), as_rows(widen(teacher.detach()))
-    check_mask(mask, "student_features", student)
+    check_mask(mask, ours, student)
     if not mask.any():
         raise BadArgument(
             "mask",
@@ -169,6 +237,25 @@ def _pair(student, teacher, mask) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _check_layers(layers, student_states, teacher_states) -> None:
+    """A list of at least one pair of numbers, each of a layer that there is."""
+    for name, states in (
+        ("student_states", student_states),
+        ("teacher_states", teacher_states),
+    ):
+        if isinstance(states, str) or not hasattr(states, "__len__"):
+            raise BadArgument(
+                name,
+                f"a {type(states).__name__}",
+                wanted="a sequence of hidden states, one a layer",
+                todo="Ask the model for output_hidden_states=True.",
+            )
+    if not _are_pairs(layers):
+        raise BadArgument(
+            "layers",
+            f"{layers!r}",
+            wanted="a list of pairs of whole numbers, (student's, teacher's)",
+            todo="Name the pairs: [(1, 2), (3, 6)].",
+        )
     for student, teacher in layers:
         for side, number, states in (
             ("student", student, student_states),
@@ -185,3 +272,12 @@ def _check_layers(layers, student_states, teacher_states) -> None:
         raise BadArgument(
             "layers", "empty", wanted="at least one pair", todo="Name one: [(3, 6)]."
         )
+
+
+def _are_pairs(layers) -> bool:
+    return isinstance(layers, list | tuple) and all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+        for pair in layers
+    )
