@@ -945,7 +945,24 @@ def raises(s, t, y):
         (lambda: audit_step(3), "step_fn is a int. Wanted: a function step_fn"),
         (lambda: audit_step(lambda s, t, b: None), "returns a NoneType and no tensor"),
         (lambda: audit_step(raises), "step_fn is a function that raises KeyError"),
+        (lambda: audit(lambda s, t, y: kl(s, t).sum() * 1j), "tensor of torch.complex"),
+        (lambda: audit(lambda s, t, y: kl(s, t).sum().to_sparse()), "torch.sparse_coo"),
+        (lambda: audit(lambda s, t, y: kl(s, t).sum().to("meta")), "a tensor on meta"),
+        (lambda: audit(torchs_kl_div, name=3), "name is 3. Wanted: a text"),
+        (lambda: audit(torchs_kl_div, divergence=["kl"]), r"divergence is \['kl'\]"),
+        (lambda: audit_step(lambda s, t, b: torch.tensor(1j)), "torch.complex"),
+        (lambda: audit_step(lambda s, t, b: torch.ones((), device="meta")), "on meta"),
+        (lambda: audit_step(raises, name=3), "name is 3. Wanted: a text"),
         (lambda: adapt(1), "fn is a int"),
+        (lambda: adapt(raises, takes=["labels"]), r"takes is \['labels'\]. Wanted: a"),
+        (lambda: adapt(raises, takes=" "), "takes is ' '. Wanted: a text of one"),
+        (lambda: adapt(raises, tokens=["all"]), r"tokens is \['all'\]"),
+        (lambda: adapt(raises, options="temperature"), "options is 'temperature'"),
+        (lambda: adapt(raises, options=None), "options is None. Wanted: a list"),
+        (lambda: adapt(raises, options=[["k"]]), r"options is \['k'\]"),
+        (lambda: adapt(raises, rename=["k"]), r"rename is \['k'\]. Wanted: a dict"),
+        (lambda: adapt(raises, divide="no"), "divide is 'no'. Wanted: True or False"),
+        (lambda: adapt(raises, float32=1), "float32 is 1. Wanted: True or False"),
         (lambda: adapt(raises, takes="logits"), "takes is 'logits'"),
         (lambda: adapt(raises, tokens="some"), "tokens is 'some'"),
         (lambda: adapt(raises, options=["T"]), "options is 'T'"),
@@ -959,6 +976,17 @@ def raises(s, t, y):
 def test_bad_use_is_one_clear_sentence(call, words):
     with pytest.raises(BadArgument, match=words):
         call()
+
+
+@pytest.mark.parametrize("divergence", [None, *DIVERGENCES, "any"])
+@pytest.mark.parametrize(
+    "loss",
+    [lambda s, t, y: 0 * s.sum(), lambda s, t, y: torch.tensor(3)],
+    ids=["nothing, with a graph", "a whole number"],
+)
+def test_a_loss_that_says_nothing_gets_its_report(loss, divergence):
+    report = audit(loss, divergence=divergence)
+    assert not report.passed and "FAILED" in str(report)
 
 
 def test_what_was_raised_inside_is_kept_as_the_cause():

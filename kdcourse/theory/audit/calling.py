@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
-from ..arguments import IGNORE, BadArgument, check_choice
+from ..arguments import IGNORE, BadArgument, check_choice, check_flag
 
 OPTIONS = (
     "temperature",
@@ -58,7 +59,13 @@ def adapt(
         float32: raise the logits first, where fn relies on its caller for that.
         rename: the audit's name of an option to that of fn: {"temperature": "T"}.
         options: which options are to be set; others keep fn's default.
+
+    Raises:
+        BadArgument: fn is no function, or a word is none of those above.
     """
+    _check_words(takes, rename, options)
+    check_flag("divide", divide)
+    check_flag("float32", float32)
     takes, rename, options = takes.split(), rename or {}, tuple(options)
     theirs = parameters_of("fn", fn)
     check_choice("tokens", tokens, ("all", "real"))
@@ -89,6 +96,34 @@ def adapt(
     adapted.__name__ = name_of(fn)
     adapted.__signature__ = signature_of({*known, *(["normalizer"] if divide else [])})
     return adapted
+
+
+def _check_words(takes, rename, options) -> None:
+    """Refuse arguments of ``adapt`` that are of another kind."""
+    for name, given, right, wanted in (
+        (
+            "takes",
+            takes,
+            isinstance(takes, str) and bool(takes.split()),
+            f"a text of one or more of {', '.join(VIEWS)}",
+        ),
+        (
+            "rename",
+            rename,
+            rename is None or isinstance(rename, Mapping),
+            "a dictionary such as {'temperature': 'T'}, or None",
+        ),
+        (
+            "options",
+            options,
+            isinstance(options, Iterable) and not isinstance(options, str),
+            f"a list of some of {', '.join(OPTIONS)}",
+        ),
+    ):
+        if not right:
+            raise BadArgument(
+                name, f"{given!r}", wanted=wanted, todo="See the text of adapt."
+            )
 
 
 def check_renamed(rename: dict[str, str], theirs: Iterable[str]) -> None:
@@ -192,4 +227,8 @@ def call_loss(fn: Callable, *inputs, **options) -> Tensor:
         raise Refused(f"returns a {type(result).__name__} and no tensor")
     if result.dim():
         raise Refused(f"returns a tensor of shape {tuple(result.shape)}")
+    if result.is_complex() or result.layout != torch.strided:
+        raise Refused(f"returns a tensor of {result.dtype}, {result.layout}")
+    if result.is_meta:
+        raise Refused("returns a tensor on meta, a device without numbers")
     return result

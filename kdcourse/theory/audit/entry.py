@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..arguments import check_choice
+from ..arguments import BadArgument, check_choice
 from ..divergences import DIVERGENCES
 from ..museum import DIAGNOSES
 from .calling import Refused, name_of, not_callable, options_of
@@ -37,6 +37,7 @@ def audit(
     Raises:
         BadArgument: it cannot be called like this, raises, or returns no single number.
     """
+    _check_name(name)
     accepts = options_of("loss_fn", loss_fn)
     if divergence is None:
         divergence = "generalised_js" if "beta" in accepts else "forward_kl"
@@ -68,6 +69,7 @@ def audit_step(step_fn: Callable[..., Tensor], *, name: str | None = None) -> Re
     Raises:
         BadArgument: it cannot be called like this, raises, or returns no single number.
     """
+    _check_name(name)
     if not callable(step_fn):
         raise not_callable("step_fn", step_fn, "step_fn(student, teacher, batches)")
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -80,6 +82,16 @@ def audit_step(step_fn: Callable[..., Tensor], *, name: str | None = None) -> Re
         findings = [check_property(check, steps, None) for check in STEP_PROPERTIES]
         slugs = [slug for slug, rule in STEP_RULES if rule_holds(rule, steps)]
     return make_report(name or name_of(step_fn), findings, slugs)
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not isinstance(name, str):
+        raise BadArgument(
+            "name",
+            f"{name!r}",
+            wanted="a text, or None for the function's own name",
+            todo="Put it in quotes.",
+        )
 
 
 def make_report(name: str, findings: list[Finding], slugs: list[str]) -> Report:

@@ -189,7 +189,7 @@ def _divisor(m: Measured, ratio: float) -> str | None:
         f"all entries of the logits, {b} · {length} · {size}": b * length * size,
         f"the square of the {n} real tokens": n * n,
     }
-    return next((name for name, x in names.items() if near(n / ratio, x)), None)
+    return next((name for name, x in names.items() if near(n, ratio * x)), None)
 
 
 @property_of("pads")
