@@ -9,6 +9,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -730,6 +731,62 @@ def seeded():
         ),
         (lambda: replace(TOY, verbs={"go": (Sense("va", "", (1.0,)),)}), "verbs['go']"),
         (lambda: replace(TOY, topics={"bank": (1, 0, 1)}), "topics['bank'] is (1, 0"),
+        (lambda: replace(TOY, topics={"bank": (1, math.nan, 1)}), "topics['bank'] is"),
+        (lambda: replace(TOY, topics={"bank": (1, math.inf, 1)}), "topics['bank'] is"),
+        (lambda: replace(TOY, topics={"bank": "abc"}), "topics['bank'] is 'abc'"),
+        (lambda: replace(TOY, topics={"bank": 3}), "topics['bank'] is 3"),
+        (lambda: replace(TOY, topics=None), "topics is a NoneType. Wanted: a dict"),
+        (lambda: replace(TOY, nouns=None), "nouns is a NoneType. Wanted: a dictionary"),
+        (lambda: replace(TOY, people=[1]), "people is a list. Wanted: a dictionary"),
+        (lambda: replace(TOY, verbs={"go": ()}), "verbs['go'] is (). Wanted: a tuple"),
+        (lambda: replace(TOY, verbs={"go": "va"}), "verbs['go'] is 'va'"),
+        (
+            lambda: replace(TOY, adjectives={"big": (Sense("alto", "", "abc"),)}),
+            "adjectives['big'] is given with weights ['abc']",
+        ),
+        (
+            lambda: replace(TOY, nouns={"sea": (Sense("mar", "n", (1.0,) * 3),)}),
+            "nouns['sea'] is of the genders ['n']. Wanted: 'm' or 'f'",
+        ),
+        (lambda: TOY.encode(["la"]), "text is a list. Wanted: words of the target"),
+        (lambda: TOY.decode((True,)), "ids is (True,)"),
+        (lambda: TOY.padded([(True, False)]), "sequences is (True, False)"),
+        (lambda: TOY.outputs(BANK, ["river"]), "c is ['river']"),
+        (lambda: TOY.outputs(BANK, np.zeros(3)), "c is array("),
+        (lambda: TabularStudent(TOY, []), "sources is empty. Wanted: a list of source"),
+        (lambda: TabularStudent(TOY, None), "sources is None"),
+        (lambda: TabularStudent(TOY, "she sees it"), "sources is 'she sees it'"),
+        (lambda: TabularStudent(None, [BANK]), "toy is a NoneType. Wanted: a Toy"),
+        (
+            lambda: TabularStudent(toy.Toy, [BANK]),
+            "toy is the class Toy. Wanted: a Toy",
+        ),
+        (lambda: BigramStudent(BigramStudent(TOY)), "toy is a BigramStudent"),
+        (lambda: BigramStudent(TOY, reads_context="no"), "reads_context is 'no'. Wa"),
+        (lambda: enumerate_student(TOY, BANK), "student is a Toy. Wanted: a Student"),
+        (
+            lambda: enumerate_student(BigramStudent(TOY), BANK, max_length=True),
+            "max_length is True",
+        ),
+        (
+            lambda: sequence_kl_by_tokens(None, BigramStudent(TOY), BANK),
+            "toy is a None",
+        ),
+        (lambda: sequence_kl_by_tokens(TOY, TOY, BANK), "student is a Toy. Wanted"),
+        (lambda: sequence_kl(None, logs(some())), "outputs is a NoneType. Wanted: a O"),
+        (lambda: sequence_kl(some(), logs(some()).long()), "of torch.int64 on cpu"),
+        (lambda: sequence_kl(some(), logs(some()) * 1j), "of torch.complex128 on cpu"),
+        (lambda: sequence_kl(some(), logs(some()).to("meta")), "torch.float64 on meta"),
+        (lambda: sequence_kl(some(), logs(some(), 0.0)), "is of the mass 24. Wanted"),
+        (lambda: Outputs(None, torch.ones(1)), "sequences is a NoneType"),
+        (lambda: Outputs(((1, 0),), [1.0]), "probabilities is of list"),
+        (lambda: Outputs(((1, 0),), torch.ones(1).long()), "of torch.int64. Wanted"),
+        (lambda: Outputs(((1, 0),), torch.ones(1).to("meta")), "float32 on meta"),
+        (lambda: Outputs(((1, 0),), torch.ones(2) / 2), "probabilities is of shape (2"),
+        (lambda: Outputs(((1, 0),), torch.ones(1, 1)), "is of shape (1, 1)"),
+        (lambda: Outputs(((1, 0),), torch.ones(1) * 1.5), "is of the sum 1.5, with"),
+        (lambda: Outputs(((1, 0),), -torch.ones(1)), "is of the sum -1, with -1"),
+        (lambda: Outputs(((1, 0),), torch.ones(1) * math.nan), "is of the sum nan"),
     ],
 )
 def test_errors_are_sentences(call, sentence):
@@ -738,6 +795,27 @@ def test_errors_are_sentences(call, sentence):
     said = str(caught.value)
     assert sentence in said
     assert " is " in said and " Wanted: " in said and " To do: " in said
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda student: student.log_prob(TOY.outputs(BANK).sequences, BANK),
+        lambda student: sequence_kl_by_tokens(TOY, student, BANK),
+        lambda student: enumerate_student(student, BANK),
+    ],
+)
+def test_a_student_that_went_wrong_is_named(use, wrong):
+    """-inf at one token is a token that is never said; at all of them it is no row."""
+    student = TabularStudent(TOY, [BANK])
+    with torch.no_grad():
+        student.table[0, 1:] = -math.inf
+    use(student)  # it ends the sentence at once
+    with torch.no_grad():
+        student.table[0, 0] = wrong
+    with pytest.raises(BadArgument, match="student is a model with the best score"):
+        use(student)
 
 
 def test_outputs_are_values():

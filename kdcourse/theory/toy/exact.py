@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from ..arguments import BadArgument
+from ..arguments import BadArgument, check_kind
 from .language import MINUS_INFINITY, Outputs, Toy
-from .students import Student
+from .students import Student, check_student
 
 
 def sequence_cross_entropy(
@@ -22,7 +22,8 @@ def sequence_cross_entropy(
     the sequence-level objective and approximate it; here it is exact.
 
     Raises:
-        BadArgument: not one logarithm of a probability for each output.
+        BadArgument: not one logarithm of a probability for each output, or more than
+            all of the mass.
     """
     check_log_probs(outputs, student_log_probs)
     return -(outputs.probabilities * student_log_probs).sum()
@@ -58,10 +59,14 @@ def target_generated_loss(
 
 def check_log_probs(outputs: Outputs, student_log_probs: torch.Tensor) -> None:
     """Refuse what are not log-probabilities (N,) of these outputs."""
+    check_kind("outputs", outputs, Outputs, "Pass toy.outputs(z, c).")
     todo = "Compute them with student.log_prob(outputs.sequences, z, c)."
     name, wanted = "student_log_probs", f"log Pr^s of {len(outputs)} outputs, (N,)"
     if not isinstance(student_log_probs, torch.Tensor):
         given = f"a {type(student_log_probs).__name__}"
+        raise BadArgument(name, given, wanted=wanted, todo=todo)
+    if not student_log_probs.is_floating_point() or student_log_probs.is_meta:
+        given = f"of {student_log_probs.dtype} on {student_log_probs.device}"
         raise BadArgument(name, given, wanted=wanted, todo=todo)
     if student_log_probs.shape != outputs.probabilities.shape:
         given = f"of shape {tuple(student_log_probs.shape)}"
@@ -70,6 +75,11 @@ def check_log_probs(outputs: Outputs, student_log_probs: torch.Tensor) -> None:
     if not worst < 1e-6:  # also true of NaN
         given = f"up to {worst}"
         raise BadArgument(name, given, wanted="logarithms, at most 0", todo=todo)
+    mass = student_log_probs.detach().double().exp().sum().item()
+    different = len(set(outputs.sequences)) == len(outputs)
+    if different and mass > 1.01:  # 16 bits may add a share of it
+        given, wanted = f"of the mass {mass:.3g}", "a mass of at most 1"
+        raise BadArgument(name, given, wanted=wanted, todo=todo)
 
 
 def sequence_kl_by_tokens(
@@ -81,7 +91,12 @@ def sequence_kl_by_tokens(
     a KL between sequences is the sum of the KLs between next tokens, each weighted by
     how often the teacher comes by. As Pr^t(y_<t) = Σ Pr^t(y) over the y that begin with
     it, the sum is taken as Σ_y Pr^t(y) Σ_t KL_t. Nats, (), with gradient.
+
+    Raises:
+        BadArgument: no toy language, no student, or see ``Toy.check`` for z and c.
     """
+    check_kind("toy", toy, Toy, "Pass toy_language().")
+    check_student(student)
     outputs = toy.outputs(z, c)
     log_p = toy.teacher_logits(outputs.sequences, z, c)
     log_q = student.logits(outputs.sequences, z, c).log_softmax(dim=-1)

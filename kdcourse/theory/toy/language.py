@@ -10,7 +10,7 @@ from itertools import product
 
 import torch
 
-from ..arguments import BadArgument, check_share
+from ..arguments import BadArgument, check_count, check_share, is_number
 from .words import (
     ADJECTIVES,
     ARTICLES,
@@ -48,10 +48,34 @@ class Outputs:
     ``sequences`` are N tuples of target ids, ``<eos>`` included; ``probabilities`` is
     (N,) in float64. Of a teacher they are all that it can say and sum to 1; of a
     student they may be a part (see ``enumerate_student``).
+
+    Raises:
+        BadArgument: not one number in 0..1 for each sequence, or a sum above 1.
     """
 
     sequences: tuple[Ids, ...]
     probabilities: torch.Tensor
+
+    def __post_init__(self):
+        if not isinstance(self.sequences, list | tuple):
+            raise BadArgument(
+                "sequences",
+                f"a {type(self.sequences).__name__}",
+                wanted="a tuple of tuples of target ids",
+                todo="Take what toy.outputs gives.",
+            )
+        wanted = f"probabilities ({len(self.sequences)},), which sum to at most 1"
+        todo = "Take what toy.outputs or enumerate_student gives."
+        p, given = self.probabilities, None
+        if not isinstance(p, torch.Tensor) or not p.is_floating_point() or p.is_meta:
+            given = f"of {getattr(p, 'dtype', type(p).__name__)}"
+            given += " on meta" if getattr(p, "is_meta", False) else ""
+        elif p.shape != (len(self.sequences),):
+            given = f"of shape {tuple(p.shape)}"
+        elif not (p >= 0).all() or not p.sum() < 1 + 1e-6:  # also true of NaN
+            given = f"of the sum {p.sum().item():.6g}, with {p.min().item():.6g}"
+        if given is not None:
+            raise BadArgument("probabilities", given, wanted=wanted, todo=todo)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -90,16 +114,8 @@ class Toy:
     def __post_init__(self):
         check_share("drop", self.drop)
         for name in ("nouns", "people", "adjectives", "verbs"):
-            for word, senses in getattr(self, name).items():
-                _check_weights(f"{name}[{word!r}]", [sense.weights for sense in senses])
-        for word, fits in self.topics.items():
-            if len(fits) != len(CONTEXTS) or min(fits) <= 0:
-                raise BadArgument(
-                    f"topics[{word!r}]",
-                    repr(fits),
-                    wanted=f"numbers above 0 for {', '.join(CONTEXTS)}",
-                    todo="Take 1 where the word says nothing about the context.",
-                )
+            _check_table(name, getattr(self, name))
+        _check_topics(self.topics)
 
     # ------------------------------------------------------------------ vocabularies
 
@@ -148,6 +164,13 @@ class Toy:
 
     def encode(self, text: str) -> Ids:
         """The ids of target words, without ``<eos>``: "la orilla" → two ids."""
+        if not isinstance(text, str):
+            raise BadArgument(
+                "text",
+                f"a {type(text).__name__}",
+                wanted="words of the target language in one text",
+                todo="Join them: toy.encode(' '.join(words)).",
+            )
         for word in text.split():
             if word not in self.vocabulary:
                 raise BadArgument(
@@ -216,7 +239,7 @@ class Toy:
         z = tuple(z)
         if z not in self._parses:
             raise self._not_a_source(z)
-        if c is not None and c not in self.contexts:
+        if c is not None and not (isinstance(c, str) and c in self.contexts):
             wanted = f"None or one of {', '.join(self.contexts)}"
             raise BadArgument("c", repr(c), wanted=wanted, todo="Check the spelling.")
         return z, c
@@ -410,9 +433,7 @@ class Toy:
             BadArgument: ``count`` is below 1 or ``generator`` is no torch.Generator;
                 see ``check`` for z and c.
         """
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            wanted = "a whole number from 1"
-            raise BadArgument("count", repr(count), wanted=wanted, todo="Draw some.")
+        check_count("count", count)
         if not isinstance(generator, torch.Generator):
             given, todo = repr(generator), "Pass torch.Generator().manual_seed(0)."
             raise BadArgument("generator", given, wanted="a torch.Generator", todo=todo)
@@ -430,7 +451,10 @@ class Toy:
 
     def _check_ids(self, name: str, ids: Sequence[int], todo: str) -> None:
         whole = isinstance(ids, list | tuple) and all(
-            isinstance(i, int) and 0 <= i < len(self.vocabulary) for i in ids
+            isinstance(i, int)
+            and not isinstance(i, bool)
+            and 0 <= i < len(self.vocabulary)
+            for i in ids
         )
         if not whole:
             wanted = f"a tuple of target ids in 0..{self.pad}"
@@ -460,9 +484,54 @@ class Toy:
         )
 
 
+def _check_table(name: str, table: Mapping[str, tuple[Sense, ...]]) -> None:
+    """Words with one or more senses each, of which something is said in any context."""
+    todo = "Look at the tables of kdcourse.theory.toy.words."
+    if not isinstance(table, Mapping):
+        given, wanted = f"a {type(table).__name__}", "a dictionary: word to its senses"
+        raise BadArgument(name, given, wanted=wanted, todo=todo)
+    for word, senses in table.items():
+        here = f"{name}[{word!r}]"
+        if not senses or not all(isinstance(sense, Sense) for sense in senses):
+            raise BadArgument(
+                here, f"{senses!r}", wanted="a tuple of one or more Sense", todo=todo
+            )
+        genders = {sense.gender for sense in senses}
+        if name in ("nouns", "people") and not genders <= {"m", "f"}:
+            given = f"of the genders {sorted(map(str, genders))}"
+            raise BadArgument(here, given, wanted="'m' or 'f'", todo=todo)
+        _check_weights(here, [sense.weights for sense in senses])
+
+
+def _are_numbers(row) -> bool:
+    return (
+        isinstance(row, list | tuple)
+        and len(row) == len(CONTEXTS)
+        and all(is_number(x) and 0.0 <= x < float("inf") for x in row)
+    )
+
+
+def _check_topics(topics: Mapping[str, tuple[float, ...]]) -> None:
+    if not isinstance(topics, Mapping):
+        raise BadArgument(
+            "topics",
+            f"a {type(topics).__name__}",
+            wanted="a dictionary: word to its fit to each context",
+            todo="Take {} where no word suggests a context.",
+        )
+    for word, fits in topics.items():
+        if not _are_numbers(fits) or min(fits) <= 0:
+            raise BadArgument(
+                f"topics[{word!r}]",
+                repr(fits),
+                wanted=f"finite numbers above 0 for {', '.join(CONTEXTS)}",
+                todo="Take 1 where the word says nothing about the context.",
+            )
+
+
 def _check_weights(name: str, weights: list[tuple[float, ...]]) -> None:
     """Probabilities in every context, which sum to 1 over the senses of a word."""
-    right = all(len(row) == len(CONTEXTS) and min(row) >= 0 for row in weights)
+    right = all(map(_are_numbers, weights))
     sums = [sum(column) for column in zip(*weights, strict=True)] if right else []
     if not right or any(abs(total - 1) > 1e-12 for total in sums):
         raise BadArgument(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
-from ..arguments import BadArgument
+from ..arguments import BadArgument, check_count, check_flag, check_kind
 from .language import MINUS_INFINITY, Outputs, Toy
 from .words import Ids, Words
 
@@ -22,6 +22,8 @@ class Student(nn.Module):
 
     def __init__(self, toy: Toy, reads_context: bool):
         super().__init__()
+        check_kind("toy", toy, Toy, "Pass toy_language().")
+        check_flag("reads_context", reads_context)
         self.toy, self.reads_context = toy, reads_context
 
     def scores(self, ids: torch.Tensor, z: Words, c: str | None) -> torch.Tensor:
@@ -37,11 +39,21 @@ class Student(nn.Module):
         after it. What follows a prefix is the last row of ``prefix + (eos,)``.
 
         Raises:
-            BadArgument: a sequence without ``<eos>``; see ``Toy.check`` for z and c.
+            BadArgument: a sequence without ``<eos>``, or a student whose parameters
+                became NaN or +inf; see ``Toy.check`` for z and c.
         """
         z, c = self.toy.check(z, c)
         ids = self.toy.padded(sequences)
         scores = self.scores(ids, z, c if self.reads_context else None)
+        best = scores.detach().amax(dim=-1)
+        if not best.isfinite().all():
+            raise BadArgument(
+                "student",
+                f"a model with the best score {best[~best.isfinite()][0].item()}",
+                wanted="numbers, and a token that can be said after each prefix",
+                todo="Look at the step before: a smaller learning rate, or a finite "
+                "loss.",
+            )
         logits = nn.functional.pad(scores, (0, 1), value=MINUS_INFINITY)
         return torch.where((ids == self.toy.pad)[..., None], self.toy._ended(), logits)
 
@@ -63,13 +75,15 @@ class TabularStudent(Student):
     teacher never goes, it ends the sentence.
 
     Raises:
-        BadArgument: a source is none of the language, or later was not among these.
+        BadArgument: no sources, a source that is none of the language, or later was not
+            among these.
     """
 
     def __init__(
         self, toy: Toy, sources: Sequence[Sequence[str]], *, reads_context: bool = True
     ):
         super().__init__(toy, reads_context)
+        sources = _checked(sources)
         self.rows: dict[tuple[Words, str | None, Ids], int] = {}
         for z in sources:
             for c in (None, *toy.contexts) if reads_context else (None,):
@@ -97,6 +111,20 @@ class TabularStudent(Student):
             for y in ids.tolist()
         ]
         return torch.cat([self.table, end])[torch.tensor(index)]
+
+
+def _checked(sources) -> list:
+    """The sources as a list; what each of them must be, ``Toy.check`` knows."""
+    several = isinstance(sources, Iterable) and not isinstance(sources, str)
+    found = list(sources) if several else []
+    if not found:
+        raise BadArgument(
+            "sources",
+            "empty" if several else f"{sources!r}",
+            wanted="a list of source sentences, each a list of words",
+            todo="Take toy.sources(), or some of them.",
+        )
+    return found
 
 
 class BigramStudent(Student):
@@ -130,6 +158,12 @@ class BigramStudent(Student):
         return self.bigrams[previous] + bag
 
 
+def check_student(student: Student) -> None:
+    """A student of the toy language."""
+    todo = "Make one: TabularStudent(toy, sources) or BigramStudent(toy)."
+    check_kind("student", student, Student, todo)
+
+
 def enumerate_student(
     student: Student,
     z: Sequence[str],
@@ -146,14 +180,14 @@ def enumerate_student(
     was left out. Most probable first, without gradient; ``<eos>`` counts as a token.
 
     Raises:
-        BadArgument: ``floor`` is not above 0 and below 1, or ``max_length`` below 1.
+        BadArgument: no student, ``floor`` not above 0 and below 1, or ``max_length``
+            below 1.
     """
+    check_student(student)
     if not isinstance(floor, float) or not 0.0 < floor < 1.0:
         wanted = "a number above 0 and below 1"
         raise BadArgument("floor", repr(floor), wanted=wanted, todo="Take 1e-4.")
-    if not isinstance(max_length, int) or max_length < 1:
-        given, wanted = repr(max_length), "a whole number from 1"
-        raise BadArgument("max_length", given, wanted=wanted, todo="Take 12.")
+    check_count("max_length", max_length)
     eos = student.toy.eos
     alive, done = {(): 1.0}, []
     for _ in range(max_length):
