@@ -969,6 +969,28 @@ OTHER_TOY = toy_language().__class__(
 )
 
 
+def a_term(**changes):
+    """A term with one choice spoilt."""
+    return Term(1.0, References(), Divergence("forward_kl"), **changes)
+
+
+def a_method(**changes):
+    """A method with one choice spoilt."""
+    choices = {"terms": (a_term(),), "formula": "", "paper": ""}
+    return Method("mine", **{**choices, **changes})
+
+
+def closest(similarity):
+    """The objective along what a similarity chooses."""
+    return call(data=ClosestOfNBest(similarity=similarity), target="one_hot")
+
+
+def spread(divergence):
+    """The divergence of whole sequences."""
+    outputs = TOY.outputs(BANK)
+    return sequence_divergence(outputs, outputs.probabilities.log(), divergence)
+
+
 def broken():
     """A student after a step that went wrong."""
     student = tabular()
@@ -1032,6 +1054,50 @@ def broken():
         ("alpha", lambda: Divergence("generalised_js", alpha=0.5)),
         ("alpha", lambda: Divergence("skew_kl", alpha=1.0)),
         ("weight", lambda: Term(0.0, References(), Divergence("forward_kl"))),
+        ("data", lambda: Term(1.0, References, Divergence("forward_kl"))),
+        ("divergence", lambda: Term(1.0, References(), "kl")),
+        ("divergence", lambda: Term(1.0, References(), Divergence)),
+        ("target", lambda: a_term(target="hard")),
+        ("target", lambda: a_term(target=["teacher"])),
+        ("temperature", lambda: a_term(temperature=0.0)),
+        ("temperature", lambda: a_term(temperature=math.nan)),
+        ("terms", lambda: a_method(terms=())),
+        ("terms", lambda: a_method(terms=None)),
+        ("terms", lambda: a_method(terms=a_term())),
+        ("terms", lambda: a_method(terms=("forward_kl",))),
+        ("teacher", lambda: a_method(teacher="toy")),
+        ("per", lambda: a_method(per="batch")),
+        ("c_student", lambda: a_method(c_student=3)),
+        ("c_student", lambda: a_method(c_student="river")),
+        ("rows", lambda: context_distillation().loss(tabular(), TOY, [3])),
+        ("student", lambda: freeze(TOY)),
+        ("student", lambda: freeze(None)),
+        ("student", lambda: freeze(torch.nn.Linear(2, 2))),
+        ("stop_gradient", lambda: StudentSamples(stop_gradient="no")),
+        ("stop_gradient", lambda: StudentSamples(stop_gradient=None)),
+        ("similarity", lambda: ClosestOfNBest(similarity="bleu")),
+        ("similarity", lambda: closest(lambda y, reference: None)),
+        ("similarity", lambda: closest(lambda y, reference: math.nan)),
+        ("similarity", lambda: closest(lambda y, reference: "1")),
+        ("y", lambda: sentence_bleu("la orilla", (3, 0))),
+        ("y", lambda: sentence_bleu(None, (3, 0))),
+        ("y", lambda: sentence_bleu(torch.tensor([3, 0]), (3, 0))),
+        ("y", lambda: sentence_bleu([[3], [0]], (3, 0))),
+        ("reference", lambda: sentence_bleu((3, 0), (3.0, 0))),
+        ("reference", lambda: sentence_bleu((3, 0), 3)),
+        ("divergence", lambda: spread("kl")),
+        ("divergence", lambda: spread(None)),
+        ("divergence", lambda: spread(["forward_kl"])),
+        ("divergence", lambda: Divergence(["forward_kl"])),
+        ("outputs", lambda: sequence_divergence(TOY, torch.zeros(1))),
+        (
+            "student_log_probs",
+            lambda: sequence_divergence(
+                TOY.outputs(BANK), torch.zeros(len(TOY.outputs(BANK)))
+            ),
+        ),
+        ("reverse", lambda: distillm(reverse="no")),
+        ("temperature", lambda: hinton(temperature=1e200)),
         ("temperature", lambda: hinton(temperature=0.0)),
         ("alpha", lambda: hinton(alpha=2.0)),
         ("alpha", lambda: word_level(alpha=-0.1)),
@@ -1049,6 +1115,11 @@ def test_bad_input_is_named(name, run):
     assert caught.value.name == name
     text = str(caught.value)
     assert "Wanted: " in text and "To do: " in text
+
+
+def test_a_list_of_ids_is_as_good_as_a_tuple():
+    y, reference = (TOY.encode(x) + (0,) for x in ("ve la orilla", "ve el banco"))
+    assert sentence_bleu(list(y), list(reference)) == sentence_bleu(y, reference)
 
 
 def test_a_drawn_sequence_has_no_gradient():

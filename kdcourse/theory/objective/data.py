@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ..arguments import BadArgument, check_share, is_number
+from ..arguments import BadArgument, check_count, check_flag, check_share, is_number
 from ..toy import Outputs, Student
 from .models import Ids, Model, all_outputs, draw, language, next_logits
 from .rows import Row
@@ -123,6 +123,7 @@ class StudentSamples(Data):
     floor: float = 0.0
 
     def __post_init__(self):
+        check_flag("stop_gradient", self.stop_gradient)
         _check_cut(self.max_length, self.floor)
 
     def outputs(self, student, teacher, row, *, samples=None, generator=None):
@@ -193,7 +194,9 @@ class ClosestOfNBest(Data):
     floor: float = 0.0
 
     def __post_init__(self):
-        _check_count("n", self.n)
+        check_count("n", self.n)
+        if self.similarity is not None and not callable(self.similarity):
+            raise self._dissimilar(f"a {type(self.similarity).__name__}")
         _check_cut(self.max_length, self.floor)
 
     def outputs(self, student, teacher, row, *, samples=None, generator=None):
@@ -201,7 +204,19 @@ class ClosestOfNBest(Data):
         reference = reference_of(row, student)
         candidates = _best(self.n, teacher, row, self)
         similarity = self.similarity or sentence_bleu
-        return _certain(max(candidates, key=lambda y: similarity(y, reference)))
+        found = [similarity(y, reference) for y in candidates]
+        for number in found:
+            if not is_number(number) or number != number:
+                raise self._dissimilar(f"a function that returns {number!r}")
+        return _certain(candidates[found.index(max(found))])
+
+    def _dissimilar(self, given: str) -> BadArgument:
+        return BadArgument(
+            "similarity",
+            given,
+            wanted="a function of two tuples of ids that returns a number",
+            todo="Return a float, the larger the more alike, or leave it out.",
+        )
 
     def __str__(self) -> str:
         return f"closest of teacher's {self.n} best"
@@ -214,8 +229,11 @@ def sentence_bleu(y: Ids, reference: Ids) -> float:
     hypothesis without ``<eos>``, and p_n the precisions of n-grams, clipped; for n > 1
     one is added to matches and total (Lin & Och 2004; technique 2 of Chen & Cherry
     2014), so that a short sentence without a common 4-gram is not worth 0.
+
+    Raises:
+        BadArgument: one of the two is no tuple or list of ids.
     """
-    y, reference = y[:-1], reference[:-1]
+    y, reference = _ids("y", y)[:-1], _ids("reference", reference)[:-1]
     if not y:
         return 0.0 if reference else 1.0
     logs = 0.0
@@ -227,6 +245,20 @@ def sentence_bleu(y: Ids, reference: Ids) -> float:
             return 0.0
         logs += math.log(matches / (said.total() + extra))
     return math.exp(min(0.0, 1.0 - len(reference) / len(y)) + logs / 4)
+
+
+def _ids(name: str, given: Sequence[int]) -> Ids:
+    whole = isinstance(given, list | tuple) and all(
+        isinstance(i, int) and not isinstance(i, bool) for i in given
+    )
+    if not whole:
+        raise BadArgument(
+            name,
+            f"{given!r}",
+            wanted="a tuple of target ids that ends in <eos>",
+            todo="Make one: toy.encode('la orilla') + (toy.eos,).",
+        )
+    return tuple(given)
 
 
 def _n_grams(y: Ids, n: int) -> Counter:
@@ -315,15 +347,8 @@ def _probabilities(student: Student, sequences, z, c) -> torch.Tensor:
     return logs.exp()
 
 
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadArgument(
-            name, f"{value!r}", wanted="a whole number from 1", todo="Take at least 1."
-        )
-
-
 def _check_cut(max_length: int, floor: float) -> None:
-    _check_count("max_length", max_length)
+    check_count("max_length", max_length)
     if not is_number(floor) or not 0.0 <= floor < 1.0:
         raise BadArgument(
             "floor",

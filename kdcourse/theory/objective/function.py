@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from .. import divergences
-from ..arguments import BadArgument, check_choice, check_temperature
+from ..arguments import BadArgument, check_choice, check_count, check_temperature
 from ..toy import Outputs, Student, Toy, sequence_cross_entropy
-from .data import Data, _check_count, check_data, needed
+from ..toy.students import check_student
+from .data import Data, check_data, needed
 from .models import Ids, Model, language, next_logits
 from .rows import Row
 
@@ -67,6 +68,20 @@ class Divergence:
         return self.name
 
 
+def as_divergence(divergence: str | Divergence) -> Divergence:
+    """A divergence by its name, or as it is."""
+    if isinstance(divergence, str):
+        return Divergence(divergence)
+    if not isinstance(divergence, Divergence):
+        raise BadArgument(
+            "divergence",
+            f"a {type(divergence).__name__}",
+            wanted="a name or a Divergence",
+            todo="Take 'forward_kl', or Divergence('skew_kl', alpha=0.1).",
+        )
+    return divergence
+
+
 def objective(
     student: Student,
     teacher: Model | None,
@@ -113,9 +128,8 @@ def objective(
         BadArgument: an argument that cannot be right, a missing teacher or reference,
             or a μ that cannot be enumerated.
     """
-    if isinstance(divergence, str):
-        divergence = Divergence(divergence)
-    _check(student, teacher, rows, data, divergence, target, temperature, per)
+    divergence = as_divergence(divergence)
+    _check(student, teacher, rows, data, target, temperature, per)
     _check_samples(samples, generator)
     loss = tokens = 0.0
     for row in rows:
@@ -198,8 +212,7 @@ def sequence_divergence(
     Raises:
         BadArgument: as ``sequence_cross_entropy``, or an unknown divergence.
     """
-    if isinstance(divergence, str):
-        divergence = Divergence(divergence)
+    divergence = as_divergence(divergence)
     sequence_cross_entropy(outputs, student_log_probs)  # checks the two
     log_p = outputs.probabilities.log()
     beside = 1.0 - student_log_probs.exp().sum()
@@ -215,14 +228,8 @@ def sequence_divergence(
 # ----------------------------------------------------------------------------- checks
 
 
-def _check(student, teacher, rows, data, divergence, target, temperature, per) -> None:
-    if not isinstance(student, Student):
-        raise BadArgument(
-            "student",
-            f"a {type(student).__name__}",
-            wanted="a Student of the toy language",
-            todo="Make one: TabularStudent(toy, sources) or BigramStudent(toy).",
-        )
+def _check(student, teacher, rows, data, target, temperature, per) -> None:
+    check_student(student)
     if teacher is not None and not isinstance(teacher, Toy | Student):
         raise BadArgument(
             "teacher",
@@ -244,13 +251,6 @@ def _check(student, teacher, rows, data, divergence, target, temperature, per) -
             _check_parameters(name, model)
     _check_rows(rows)
     check_data("data", data)
-    if not isinstance(divergence, Divergence):
-        raise BadArgument(
-            "divergence",
-            f"a {type(divergence).__name__}",
-            wanted="a name or a Divergence",
-            todo="Take 'forward_kl', or Divergence('skew_kl', alpha=0.1).",
-        )
     check_choice("target", target, TARGETS)
     if target == "teacher":
         needed(teacher, "target='teacher'")
@@ -284,7 +284,7 @@ def _check_rows(rows) -> None:
 def _check_samples(samples, generator) -> None:
     if samples is None:
         return
-    _check_count("samples", samples)
+    check_count("samples", samples)
     if not isinstance(generator, torch.Generator):
         raise BadArgument(
             "generator",

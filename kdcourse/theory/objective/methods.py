@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..arguments import BadArgument, check_share, check_temperature, is_number
+from ..arguments import (
+    BadArgument,
+    check_choice,
+    check_flag,
+    check_share,
+    check_softening,
+    check_temperature,
+    is_number,
+)
 from ..toy import Student
 from .data import (
     ClosestOfNBest,
@@ -21,8 +29,9 @@ from .data import (
     StudentSamples,
     TeacherBest,
     TeacherSamples,
+    check_data,
 )
-from .function import Divergence, objective
+from .function import PER, TARGETS, Divergence, as_divergence, objective
 from .models import Model
 from .rows import SAME, Row
 
@@ -31,7 +40,12 @@ TEACHER, EARLIER_SELF, NOBODY = "the teacher", "an earlier self", "nobody"
 
 @dataclass(frozen=True)
 class Term:
-    """weight · L(θ) for one choice of μ, D, target and T; see ``objective``."""
+    """weight · L(θ) for one choice of μ, D, target and T; see ``objective``.
+
+    Raises:
+        BadArgument: a weight that is no finite number above 0, or a choice that
+            ``objective`` does not have.
+    """
 
     weight: float
     data: Data
@@ -47,6 +61,10 @@ class Term:
                 wanted="a finite number above 0",
                 todo="Leave a term out that shall not count.",
             )
+        check_data("data", self.data)
+        as_divergence(self.divergence)
+        check_choice("target", self.target, TARGETS)
+        check_temperature(self.temperature)
 
     def __str__(self) -> str:
         named = {"teacher": "Pr^t", "one_hot": "one-hot y_t", "uniform": "uniform"}
@@ -64,6 +82,9 @@ class Method:
     student reads no context whatever the rows say. ``teacher`` says who teaches;
     ``per`` how a sequence's tokens are summed (see ``objective``). ``formula`` is the
     loss of one row as its paper has it, in the notation of the course.
+
+    Raises:
+        BadArgument: no terms, or a choice that ``objective`` does not have.
     """
 
     name: str
@@ -73,6 +94,25 @@ class Method:
     teacher: str = TEACHER
     c_student: object = SAME
     per: str = "sequence"
+
+    def __post_init__(self):
+        right = isinstance(self.terms, list | tuple) and self.terms
+        if not right or not all(isinstance(term, Term) for term in self.terms):
+            raise BadArgument(
+                "terms",
+                f"{self.terms!r}",
+                wanted="a tuple of one Term or more",
+                todo="Make one: (Term(1.0, References(), Divergence('forward_kl')),).",
+            )
+        check_choice("teacher", self.teacher, (TEACHER, EARLIER_SELF, NOBODY))
+        check_choice("per", self.per, PER)
+        if not (self.c_student is SAME or self.c_student is None):
+            raise BadArgument(
+                "c_student",
+                f"{self.c_student!r}",
+                wanted="SAME, or None for a student that reads no context",
+                todo="Give the student's context row by row: Row(…, c_student=c).",
+            )
 
     @property
     def data(self) -> str:
@@ -162,7 +202,7 @@ def _sum(*weighted: tuple) -> tuple[Term, ...]:
 
 def hinton(temperature: float = 2.0, alpha: float = 0.5) -> Method:
     """Response-based distillation along the references, hard labels mixed in."""
-    check_temperature(temperature)
+    check_softening(temperature)
     check_share("alpha", alpha)
     soft = (1.0 - alpha) * temperature**2
     return Method(
@@ -324,6 +364,7 @@ def distillm(alpha: float = 0.1, phi: float = 0.0, *, reverse: bool = False) -> 
     the loss at one moment is this.
     """
     check_share("phi", phi)
+    check_flag("reverse", reverse)
     data = Mix(phi, References(), StudentSamples()) if phi > 0.0 else References()
     name, formula = "skew_kl", "KL(Pr^t ‖ α Pr^t + (1-α) Pr^s)"
     if reverse:

@@ -16,6 +16,7 @@ import torch
 
 from ..arguments import BadArgument
 from ..toy import Outputs, Student, Toy
+from ..toy.students import check_student
 
 Ids = tuple[int, ...]
 Model = Toy | Student
@@ -24,7 +25,12 @@ LIMIT = 50_000  # sequences; more of them would fill the memory of a laptop
 
 
 def freeze(student: Student) -> Student:
-    """A copy of a student that never learns: the teacher of its next generation."""
+    """A copy of a student that never learns: the teacher of its next generation.
+
+    Raises:
+        BadArgument: it is no student; the toy language stands still as it is.
+    """
+    check_student(student)
     return copy.deepcopy(student).requires_grad_(False)
 
 
