@@ -61,6 +61,23 @@ def _sequence_cases() -> list[Case]:
     ]
 
 
+class _LogarithmError(ValueError):
+    """There is no such logarithm; any other ValueError is another mistake."""
+
+
+_LogarithmError.__name__ = "ValueError"  # what the learner's code has raised
+
+
+def _result(function: Callable, arguments: tuple):
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        if "domain" in str(error) or "positive input" in str(error):
+            told = _LogarithmError(str(error))
+            raise told.with_traceback(error.__traceback__) from None
+        raise
+
+
 def _terms(teacher: dict, student: dict) -> list[float]:
     return [p * student[y] for y, p in teacher.items() if p > 0]
 
@@ -92,6 +109,7 @@ sequence_loss = Exercise(
     name="ex05.sequence_loss",
     call="sequence_loss(teacher, student)",
     reference=_sequence_loss,
+    observe=_result,
     cases=_sequence_cases,
     difficulty=1,
     minutes=4,
