@@ -497,6 +497,30 @@ def test_autocast_leaves_the_fused_loss_in_its_own_dtype(low):
     torch.testing.assert_close([inside, *found], [outside, *expected], rtol=0, atol=0)
 
 
+def test_many_chunks_in_16_bits_add_no_error_to_the_gradient():
+    """Of the head, to which all chunks add: as near to float64 as the plain loss."""
+    generator = torch.Generator().manual_seed(5)
+    hidden = torch.randn(2000, D, generator=generator)
+    teacher = torch.randn(2000, V, generator=generator)
+    weight, bias = (torch.randn(n, generator=generator) for n in ((V, D), (V,)))
+
+    def gradients(loss, kind):
+        head = torch.nn.Linear(D, V, dtype=kind)
+        head.load_state_dict({"weight": weight, "bias": bias})
+        found = torch.autograd.grad(loss(hidden.to(kind), head), head.parameters())
+        return torch.cat([x.flatten() for x in found]).double()
+
+    exact, low, chunked = (
+        gradients(lambda h, head: distillation_loss(head(h), teacher), torch.float64),
+        gradients(lambda h, head: distillation_loss(head(h), teacher), torch.bfloat16),
+        gradients(
+            lambda h, head: fused_distillation_loss(h, head, teacher, chunk_tokens=2),
+            torch.bfloat16,
+        ),
+    )
+    assert (chunked - exact).norm() < 2 * (low - exact).norm()
+
+
 def test_an_infinite_loss_is_a_value_whatever_stands_at_the_pads():
     """q = 0 < p at a real token, and NaN only where the mask is False."""
     student, teacher = S.clone(), T.clone()

@@ -309,12 +309,15 @@ class _FusedLoss(torch.autograd.Function):
 def _over_hidden(hidden, weight, bias, terms, index, chunk_tokens, wanted: bool):
     """The sum of the losses, and its gradients in hidden states, weight and bias.
 
-    Of a chunk's logits there is one copy, over which their gradient is written.
+    Of a chunk's logits there is one copy, over which their gradient is written. The
+    gradients that all chunks add to are summed in float32: in 16 bits each addition
+    would round, and the error grow with the number of chunks.
     """
     hidden, weight = hidden.detach(), weight.detach()
     bias = None if bias is None else bias.detach()
     flat, total = as_rows(hidden), _zero(hidden)
-    sums = [None if x is None else torch.zeros_like(x) for x in (flat, weight, bias)]
+    shared = (None if x is None else torch.zeros_like(widen(x)) for x in (weight, bias))
+    sums = [torch.zeros_like(flat), *shared]
     for rows in index.split(chunk_tokens):
         some = flat.index_select(0, rows)
         logits = torch.nn.functional.linear(some, weight, bias)
@@ -326,9 +329,10 @@ def _over_hidden(hidden, weight, bias, terms, index, chunk_tokens, wanted: bool)
                 part.copy_(slope)
         if wanted:
             sums[0].index_copy_(0, rows, logits @ weight)
-            sums[1].addmm_(logits.T, some)
+            sums[1].addmm_(widen(logits).T, widen(some))
             if bias is not None:
-                sums[2] += logits.sum(0)
+                sums[2] += widen(logits).sum(0)
+    sums[1:] = (None if x is None else x.to(weight.dtype) for x in sums[1:])
     return total, [sums[0].view(hidden.shape), *sums[1:]]
 
 
