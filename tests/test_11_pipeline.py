@@ -10,7 +10,6 @@ from datasets import Dataset, DatasetDict, Features, Translation, Value
 import kdcourse.translation.pipeline as module
 from kdcourse.__main__ import main
 from kdcourse.translation.bench import throughput
-from kdcourse.translation.corpus import near_keys
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.measure import chosen_models, ship, verdict, write_json
 from kdcourse.translation.models import load_model
@@ -31,7 +30,6 @@ def small_recipe(name):
     recipe["architecture"] |= sizes | {"decoder_layers": 1}
     if name == "student":
         recipe["comparison"]["seeds"] = [1, 2, 3]
-        recipe["data"]["recombined"] = 40
     recipe["training"] |= {
         "budget_tokens": 3_000,
         "batch_tokens": 100,
@@ -120,32 +118,6 @@ def test_unsound_labels_give_way_to_their_references(tiny_world, monkeypatch):
     assert targets[3] == references[3]
     assert faults == {"looping": 1}
     assert targets.count("gira luz") >= len(sources) - 1
-
-
-def test_taught_students_read_the_same_rows_and_the_recombined_ones(
-    tiny_world, monkeypatch
-):
-    pipeline = Pipeline(tiny_world)
-    sources, references = pipeline.student_data
-    assert pipeline.taught_data("untaught") == (sources, references)
-    assert pipeline.taught_data("word") == (sources, references)
-    new = pipeline.recombined
-    assert 0 < len(new) <= 40
-    held_out = {
-        k
-        for s in ("validation", "test")
-        for t in pipeline.sides(s)[0]
-        for k in near_keys(t)
-    }
-    assert not [text for text in new if near_keys(text) & held_out]
-    labels = {text: f"de {text}" for text in [*sources, *new]}
-    labels[new[0]] = "luz luz luz luz luz luz luz"  # unsound: left out
-    monkeypatch.setattr(Pipeline, "_label", lambda self, texts, name: labels)
-    read, targets = pipeline.taught_data("both")
-    assert read == [*sources, *new[1:]]
-    assert targets[len(sources) :] == [f"de {text}" for text in new[1:]]
-    pipeline.student_recipe["data"]["recombined"] = 0
-    assert pipeline.taught_data("both")[0] == sources
 
 
 @pytest.mark.parametrize(

@@ -120,11 +120,9 @@ class Measurement:
         own, references = self.run.sides("train")
         examples = zip(self.run.student_data[0][:2000], targets[:2000], strict=True)
         signals = self.run.signals(*map(list, zip(*examples, strict=True)))
-        taught = len(self.run.taught_data("sequence")[0])
         return {
             "rows": len(self.run.label()),
             "faults": dict(faults),
-            "recombined": taught - len(targets),  # further rows, unsound ones left out
             "kept_mass": signals.kept_mass,
             "reference_bleu": score(targets[: len(own)], references).bleu,
         }

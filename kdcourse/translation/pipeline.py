@@ -35,7 +35,6 @@ from .evaluation import score
 from .examples import SampledEpochs, fixed_examples
 from .labelling import Labels, filter_labels, label_corpus
 from .models import Architecture, build_model, grow, load_model, save_model
-from .recombination import recombine
 from .shield import write_known_words
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .vocabulary import load_vocabulary, train_vocabulary
@@ -108,18 +107,6 @@ class Pipeline:
             *self.sides("train"), copies=data["invented_names"], seed=data["seed"]
         )
 
-    @cached_property
-    def recombined(self) -> list[str]:
-        """New sources without a reference, for the teacher alone to translate."""
-        data = self.student_recipe["data"]
-        avoid = [*self.student_data[0], *self.sides("validation")[0]]
-        return recombine(
-            self.sides("train")[0],
-            data["recombined"],
-            data["seed"],
-            avoid=[*avoid, *self.sides("test")[0]],
-        )
-
     def rows(self) -> list[Row]:
         """The training split as rows."""
         return [Row(s, t, "", "") for s, t in zip(*self.sides("train"), strict=True)]
@@ -173,19 +160,12 @@ class Pipeline:
             self._save(trainer.run(), name)
 
     def label(self) -> Labels:
-        """Let the teacher translate all that has references; resumes after a kill."""
-        return self._label(self.student_data[0], "labels")
-
-    def label_recombined(self) -> Labels:
-        """Let the teacher translate the new sources; resumes after a kill."""
-        return self._label(self.recombined, "labels-recombined")
-
-    def _label(self, sources: list[str], name: str) -> Labels:
+        """Let the teacher translate all that students read; resumes after a kill."""
         settings = self.student_recipe["labels"]
         return label_corpus(
-            sources,
+            self.student_data[0],
             self.train_teacher(),
-            self.folder / name,
+            self.folder / "labels",
             beam=settings["beam"],
             compute_type=settings["compute_type"],
             workers=torch.get_num_threads(),
@@ -204,28 +184,13 @@ class Pipeline:
         pairs = zip(sources, references, strict=True)
         return [labels[s] if s in sound else r for s, r in pairs], faults
 
-    def taught_data(self, method: str) -> tuple[list[str], list[str]]:
-        """What a student of this method reads: sources, and targets to be written.
-
-        "untaught" and "word" read the references. "sequence" and "both" read the
-        teacher's translations of the same sources, and of the recombined ones, for
-        which no reference exists; unsound translations of those are left out.
-        """
-        sources, references = self.student_data
-        if method not in ("sequence", "both"):
-            return sources, references
-        targets, _ = self.distilled_targets()
-        if not self.student_recipe["data"]["recombined"]:
-            return sources, targets
-        labels = self.label_recombined()
-        sound, _ = filter_labels(self.recombined, labels)
-        return [*sources, *sound], [*targets, *(labels[source] for source in sound)]
-
     def train_student(self, method: str, seed: int) -> Path:
         """Train one student; returns its model folder."""
         out = self.folder / f"{method}-{seed}"
         if not self.is_trained(f"{method}-{seed}"):
-            sources, targets = self.taught_data(method)
+            sources, targets = self.student_data
+            if method in ("sequence", "both"):
+                targets, _ = self.distilled_targets()
             soft = method in ("word", "both")
             signals = self.cached_signals(method, sources, targets) if soft else None
             recipe = Recipe(**self.student_recipe["training"], seed=seed)
