@@ -1117,6 +1117,42 @@ def test_bad_input_is_named(name, run):
     assert "Wanted: " in text and "To do: " in text
 
 
+class Nothing(References):
+    """Data that forget what they are to return."""
+
+    def outputs(self, student, teacher, row, *, samples=None, generator=None):
+        return [row.reference]
+
+
+@pytest.mark.parametrize(
+    "name, run",
+    [
+        ("student", lambda: References().outputs(None, TOY, a_row())),
+        ("student", lambda: StudentSamples().outputs(TOY, TOY, a_row())),
+        ("student", lambda: ClosestOfNBest().outputs("x", TOY, a_row())),
+        ("teacher", lambda: TeacherSamples().outputs(None, "toy", a_row())),
+        ("teacher", lambda: TeacherBest().outputs(None, None, a_row())),
+        ("row", lambda: References().outputs(tabular(), TOY, BANK)),
+        ("row", lambda: TeacherBest().outputs(tabular(), TOY, BANK)),
+        ("row", lambda: TeacherSamples().outputs(tabular(), TOY, None)),
+        ("row", lambda: StudentSamples().outputs(tabular(), TOY, BANK)),
+        (
+            "samples",
+            lambda: StudentSamples().outputs(tabular(), TOY, a_row(), samples=-1),
+        ),
+        (
+            "generator",
+            lambda: TeacherSamples().outputs(tabular(), TOY, a_row(), samples=2),
+        ),
+        ("data", lambda: call(data=Nothing())),
+    ],
+)
+def test_data_asked_directly_name_what_is_wrong(name, run):
+    with pytest.raises(BadArgument) as caught:
+        run()
+    assert caught.value.name == name
+
+
 def test_a_list_of_ids_is_as_good_as_a_tuple():
     y, reference = (TOY.encode(x) + (0,) for x in ("ve la orilla", "ve el banco"))
     assert sentence_bleu(list(y), list(reference)) == sentence_bleu(y, reference)

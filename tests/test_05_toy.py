@@ -773,7 +773,7 @@ def seeded():
             "toy is a None",
         ),
         (lambda: sequence_kl_by_tokens(TOY, TOY, BANK), "student is a Toy. Wanted"),
-        (lambda: sequence_kl(None, logs(some())), "outputs is a NoneType. Wanted: a O"),
+        (lambda: sequence_kl(None, logs(some())), "outputs is a NoneType. Wanted: an "),
         (lambda: sequence_kl(some(), logs(some()).long()), "of torch.int64 on cpu"),
         (lambda: sequence_kl(some(), logs(some()) * 1j), "of torch.complex128 on cpu"),
         (lambda: sequence_kl(some(), logs(some()).to("meta")), "torch.float64 on meta"),
@@ -816,6 +816,38 @@ def test_a_student_that_went_wrong_is_named(use, wrong):
         student.table[0, 0] = wrong
     with pytest.raises(BadArgument, match="student is a model with the best score"):
         use(student)
+
+
+class Shapeless(toy.Student):
+    """A student whose scores include ``<pad>``, or are no tensor."""
+
+    def scores(self, ids, z, c):
+        size = len(self.toy.vocabulary)
+        return torch.zeros(*ids.shape, size) if self.reads_context else [0.0]
+
+
+@pytest.mark.parametrize("reads_context", [True, False])
+def test_scores_of_another_shape_are_named(reads_context):
+    student = Shapeless(TOY, reads_context)
+    with pytest.raises(BadArgument, match=r"scores is .* Wanted: a tensor \(N, L, V -"):
+        student.log_prob([(7, 0)], BANK)
+
+
+def test_what_is_never_said_costs_nothing():
+    """0 log 0 = 0: outputs may list what has no probability."""
+    listed = Outputs(((1, 0), (2, 0)), torch.tensor([1.0, 0.0], dtype=torch.float64))
+    student = torch.tensor([-0.1, -math.inf], dtype=torch.float64, requires_grad=True)
+    for loss in (sequence_cross_entropy, sequence_kl):
+        value = loss(listed, student)
+        (gradient,) = torch.autograd.grad(value, student)
+        assert value.item() == pytest.approx(0.1) and gradient.tolist() == [-1, 0]
+
+
+def test_no_outputs_are_an_error():
+    nothing = Outputs((), torch.zeros(0, dtype=torch.float64))
+    for loss in (sequence_cross_entropy, sequence_kl, target_generated_loss):
+        with pytest.raises(BadArgument, match="outputs is empty"):
+            loss(nothing, torch.zeros(0))
 
 
 def test_outputs_are_values():

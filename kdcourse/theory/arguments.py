@@ -244,11 +244,14 @@ def check_flag(name: str, value: bool) -> None:
 def check_kind(name: str, value: object, kind: type, todo: str) -> None:
     """A value of one of the package's own kinds."""
     if not isinstance(value, kind):
-        own = isinstance(value, type)
+        own, article = (
+            isinstance(value, type),
+            "an" if kind.__name__[0] in "AO" else "a",
+        )
         raise BadArgument(
             name,
             f"the class {value.__name__}" if own else f"a {type(value).__name__}",
-            wanted=f"a {kind.__name__}",
+            wanted=f"{article} {kind.__name__}",
             todo=todo,
         )
 

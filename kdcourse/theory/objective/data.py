@@ -13,8 +13,16 @@ from dataclasses import dataclass
 
 import torch
 
-from ..arguments import BadArgument, check_count, check_flag, check_share, is_number
-from ..toy import Outputs, Student
+from ..arguments import (
+    BadArgument,
+    check_count,
+    check_flag,
+    check_kind,
+    check_share,
+    is_number,
+)
+from ..toy import Outputs, Student, Toy
+from ..toy.students import check_student
 from .models import Ids, Model, all_outputs, draw, language, next_logits
 from .rows import Row
 
@@ -96,6 +104,7 @@ class TeacherSamples(Data):
     def outputs(self, student, teacher, row, *, samples=None, generator=None):
         """All that the teacher can say, or ``samples`` of it."""
         teacher = needed(teacher, self)
+        _check_row(row)
         return _said_by(teacher, row.z, row.c, self, samples, generator)
 
     def __str__(self) -> str:
@@ -128,6 +137,8 @@ class StudentSamples(Data):
 
     def outputs(self, student, teacher, row, *, samples=None, generator=None):
         """All that the student says, or ``samples`` of it."""
+        check_student(student)
+        _check_row(row)
         z, c = row.z, row.read_by_student
         said = _said_by(student, z, c, self, samples, generator)
         if self.stop_gradient:
@@ -270,6 +281,8 @@ def _n_grams(y: Ids, n: int) -> Counter:
 
 def reference_of(row: Row, student: Student) -> Ids:
     """The row's reference, checked to be a sequence of the student's language."""
+    _check_row(row)
+    check_student(student)
     if row.reference is None:
         raise BadArgument(
             "rows",
@@ -290,7 +303,23 @@ def needed(teacher: Model | None, what) -> Model:
             wanted="the toy language or a frozen student",
             todo="Pass toy_language(), or freeze(student).",
         )
+    check_model("teacher", teacher)
     return teacher
+
+
+def check_model(name: str, model: Model) -> None:
+    """The toy language or a student of it."""
+    if not isinstance(model, Toy | Student):
+        raise BadArgument(
+            name,
+            f"a {type(model).__name__}",
+            wanted="the toy language or a frozen student",
+            todo="Pass toy_language(), or freeze(student).",
+        )
+
+
+def _check_row(row: Row) -> None:
+    check_kind("row", row, Row, "Make one: Row(z, c, reference=y).")
 
 
 def check_data(name: str, data: Data) -> None:
@@ -305,6 +334,20 @@ def check_data(name: str, data: Data) -> None:
         )
 
 
+def check_samples(samples, generator) -> None:
+    """How many to draw, and from which source of randomness; None draws nothing."""
+    if samples is None:
+        return
+    check_count("samples", samples)
+    if not isinstance(generator, torch.Generator):
+        raise BadArgument(
+            "generator",
+            f"{generator!r} with samples={samples}",
+            wanted="a torch.Generator",
+            todo="Pass torch.Generator().manual_seed(0).",
+        )
+
+
 def _certain(y: Ids) -> Outputs:
     return Outputs((y,), torch.ones(1, dtype=torch.float64))
 
@@ -312,6 +355,7 @@ def _certain(y: Ids) -> Outputs:
 def _best(n: int, teacher: Model | None, row: Row, data) -> list[Ids]:
     """The n most probable of the teacher's finished outputs."""
     teacher = needed(teacher, data)
+    _check_row(row)
     said = all_outputs(teacher, row.z, row.c, data.max_length, data.floor)
     eos = language(teacher).eos
     best = [y for y in said.sequences if y[-1] == eos][:n]
@@ -328,6 +372,7 @@ def _best(n: int, teacher: Model | None, row: Row, data) -> list[Ids]:
 def _said_by(model: Model, z, c, data, samples, generator) -> Outputs:
     if samples is None:
         return all_outputs(model, z, c, data.max_length, data.floor)
+    check_samples(samples, generator)
     drawn = draw(model, z, c, data.max_length, samples, generator)
     return Outputs(
         tuple(drawn), torch.full((samples,), 1.0 / samples, dtype=torch.float64)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from .. import divergences
-from ..arguments import BadArgument, check_choice, check_count, check_temperature
-from ..toy import Outputs, Student, Toy, sequence_cross_entropy
+from ..arguments import BadArgument, check_choice, check_kind, check_temperature
+from ..toy import Outputs, Student, sequence_cross_entropy
 from ..toy.students import check_student
-from .data import Data, check_data, needed
+from .data import Data, check_data, check_model, check_samples, needed
 from .models import Ids, Model, language, next_logits
 from .rows import Row
 
@@ -130,10 +130,11 @@ def objective(
     """
     divergence = as_divergence(divergence)
     _check(student, teacher, rows, data, target, temperature, per)
-    _check_samples(samples, generator)
+    check_samples(samples, generator)
     loss = tokens = 0.0
     for row in rows:
         mu = data.outputs(student, teacher, row, samples=samples, generator=generator)
+        check_kind("data", mu, Outputs, "Return one from its outputs().")
         share = row.weight / sum(row.weight for row in rows)
         steps = _Steps(mu, mean=per == "length")
         gap = _expected_divergence(
@@ -230,14 +231,8 @@ def sequence_divergence(
 
 def _check(student, teacher, rows, data, target, temperature, per) -> None:
     check_student(student)
-    if teacher is not None and not isinstance(teacher, Toy | Student):
-        raise BadArgument(
-            "teacher",
-            f"a {type(teacher).__name__}",
-            wanted="the toy language or a frozen student",
-            todo="Pass toy_language(), or freeze(student).",
-        )
     if teacher is not None:
+        check_model("teacher", teacher)
         ours, theirs = language(student).vocabulary, language(teacher).vocabulary
         if ours != theirs:
             raise BadArgument(
@@ -279,16 +274,3 @@ def _check_rows(rows) -> None:
         if not isinstance(row, Row):
             given = f"with a {type(row).__name__} among them"
             raise BadArgument("rows", given, wanted="a list of Row", todo=todo)
-
-
-def _check_samples(samples, generator) -> None:
-    if samples is None:
-        return
-    check_count("samples", samples)
-    if not isinstance(generator, torch.Generator):
-        raise BadArgument(
-            "generator",
-            f"{generator!r} with samples={samples}",
-            wanted="a torch.Generator",
-            todo="Pass torch.Generator().manual_seed(0).",
-        )

@@ -26,7 +26,8 @@ def sequence_cross_entropy(
             all of the mass.
     """
     check_log_probs(outputs, student_log_probs)
-    return -(outputs.probabilities * student_log_probs).sum()
+    p = outputs.probabilities
+    return -(p * student_log_probs.masked_fill(p == 0, 0.0)).sum()  # 0 · -inf is 0 here
 
 
 def sequence_kl(outputs: Outputs, student_log_probs: torch.Tensor) -> torch.Tensor:
@@ -39,8 +40,9 @@ def sequence_kl(outputs: Outputs, student_log_probs: torch.Tensor) -> torch.Tens
     Arguments and errors as for ``sequence_cross_entropy``.
     """
     check_log_probs(outputs, student_log_probs)
-    p = outputs.probabilities
-    return (p * (p.log() - student_log_probs)).sum()
+    said = outputs.probabilities > 0
+    p = outputs.probabilities[said]
+    return (p * (p.log() - student_log_probs[said])).sum()
 
 
 def target_generated_loss(
@@ -60,6 +62,13 @@ def target_generated_loss(
 def check_log_probs(outputs: Outputs, student_log_probs: torch.Tensor) -> None:
     """Refuse what are not log-probabilities (N,) of these outputs."""
     check_kind("outputs", outputs, Outputs, "Pass toy.outputs(z, c).")
+    if not len(outputs):
+        raise BadArgument(
+            "outputs",
+            "empty",
+            wanted="at least one sequence",
+            todo="Pass toy.outputs(z, c), or take a smaller floor.",
+        )
     todo = "Compute them with student.log_prob(outputs.sequences, z, c)."
     name, wanted = "student_log_probs", f"log Pr^s of {len(outputs)} outputs, (N,)"
     if not isinstance(student_log_probs, torch.Tensor):

@@ -45,6 +45,14 @@ class Student(nn.Module):
         z, c = self.toy.check(z, c)
         ids = self.toy.padded(sequences)
         scores = self.scores(ids, z, c if self.reads_context else None)
+        size = (*ids.shape, len(self.toy.vocabulary) - 1)
+        if getattr(scores, "shape", None) != size:
+            raise BadArgument(
+                "scores",
+                f"{type(scores).__name__} {tuple(getattr(scores, 'shape', ()))}",
+                wanted=f"a tensor (N, L, V - 1), here {size}",
+                todo="Return a score for each token but <pad>, at each position.",
+            )
         best = scores.detach().amax(dim=-1)
         if not best.isfinite().all():
             raise BadArgument(
