@@ -44,3 +44,12 @@ def one_torch_thread():
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_left_open():
+    """Figures stay in pyplot's memory until closed, and other tests would meet them."""
+    yield
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
