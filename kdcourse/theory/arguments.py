@@ -202,15 +202,18 @@ def check_share(name: str, value: float) -> None:
         )
 
 
+def check_positive(name: str, value: float, todo: str) -> None:
+    """A finite number above 0."""
+    if not is_number(value) or not 0.0 < value < float("inf"):
+        raise BadArgument(
+            name, f"{value!r}", wanted="a finite number above 0", todo=todo
+        )
+
+
 def check_temperature(temperature: float) -> None:
     """A finite number above 0."""
-    if not is_number(temperature) or not 0.0 < temperature < float("inf"):
-        raise BadArgument(
-            "temperature",
-            f"{temperature!r}",
-            wanted="a finite number above 0",
-            todo="Take 1 for the distribution itself, 2 to 10 to soften it.",
-        )
+    todo = "Take 1 for the distribution itself, 2 to 10 to soften it."
+    check_positive("temperature", temperature, todo)
 
 
 def check_softening(temperature: float) -> None:

@@ -15,10 +15,10 @@ from ..arguments import (
     BadArgument,
     check_choice,
     check_flag,
+    check_positive,
     check_share,
     check_softening,
     check_temperature,
-    is_number,
 )
 from ..toy import Student
 from .data import (
@@ -54,13 +54,7 @@ class Term:
     temperature: float = 1.0
 
     def __post_init__(self):
-        if not is_number(self.weight) or not 0.0 < self.weight < float("inf"):
-            raise BadArgument(
-                "weight",
-                f"{self.weight!r}",
-                wanted="a finite number above 0",
-                todo="Leave a term out that shall not count.",
-            )
+        check_positive("weight", self.weight, "Leave a term out that shall not count.")
         check_data("data", self.data)
         as_divergence(self.divergence)
         check_choice("target", self.target, TARGETS)

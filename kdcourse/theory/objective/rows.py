@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ..arguments import BadArgument, is_number
+from ..arguments import BadArgument, check_positive
 
 
 class _Same(Enum):
@@ -46,13 +46,7 @@ class Row:
     weight: float = 1.0
 
     def __post_init__(self):
-        if not is_number(self.weight) or not 0.0 < self.weight < float("inf"):
-            raise BadArgument(
-                "weight",
-                f"{self.weight!r}",
-                wanted="a finite number above 0",
-                todo="Leave rows out that shall not count.",
-            )
+        check_positive("weight", self.weight, "Leave rows out that shall not count.")
         if self.reference is not None and not isinstance(self.reference, tuple):
             raise BadArgument(
                 "reference",
