@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from kdcourse.theory.audit import audit
 from kdcourse.theory.losses import distillation_loss, fused_distillation_loss
 
 from . import losses
@@ -138,7 +139,12 @@ def what_is_wrong(name: str, shape: tuple[int, int, int], wanted) -> str:
         found.append(f"value x {value / right:.3g}")
     if (student.grad - gradient).norm() > TOLERANCE * gradient.norm():
         found.append(f"gradient x {student.grad.norm() / gradient.norm():.3g}")
-    return ", ".join(found)
+    return f"{', '.join(found)}: {mistakes_of(name)}" if found else ""
+
+
+def mistakes_of(name: str) -> str:
+    """Why a loss is wrong: the mistakes of which the audit convicts it."""
+    return ", ".join(found.slug for found in audit(losses.LOSSES[name]).diagnoses)
 
 
 def compare(shape: tuple[int, int, int]) -> list[tuple[str, bool]]:
