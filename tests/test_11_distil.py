@@ -9,10 +9,10 @@ import torch
 from kdcourse.errors import KdcourseError
 from kdcourse.theory.signals import top_k
 from kdcourse.translation import distil as module
+from kdcourse.translation.caching import cache_signals
 from kdcourse.translation.distil import (
     METHODS,
     StudentEpochs,
-    cache_signals,
     distil,
     encode_targets,
     with_invented_names,
@@ -23,9 +23,8 @@ from kdcourse.translation.training import (
     Example,
     Trainer,
     collate,
-    real_tokens,
-    student_logits,
     token_batches,
+    token_logits,
 )
 from kdcourse.translation.vocabulary import SubwordSampler
 
@@ -89,7 +88,7 @@ def test_cached_signals_are_the_teachers_whatever_the_batch(teacher, examples, s
     """Pitfall 15: answers are found by row, so no order can misalign them."""
     shuffled = random.Random(5).sample(examples, 20)
     batch = collate(shuffled, tiny.PAD)
-    logits, _ = real_tokens(student_logits(teacher, batch, "float32"), batch)
+    logits = token_logits(teacher, batch, "float32")
     live, cached = top_k(logits, 4), signals.signal(batch)
     assert (live.indices == cached.indices).float().mean() > 0.99  # ties may swap
     torch.testing.assert_close(
@@ -108,7 +107,7 @@ def test_another_teacher_changes_the_loss(vocabulary, examples, signals):
     """Pitfall 23: a term that does not depend on the teacher teaches nothing."""
     stranger = cache_signals(build_model(tiny.TINY, vocabulary, 9), examples, k=4)
     batch = next(token_batches(examples, 100, tiny.PAD, random.Random(1)))
-    logits = torch.randn(*batch.labels.shape, tiny.SIZE)
+    logits = torch.randn(batch.tokens, tiny.SIZE)
     first, second = (word_loss(s, 0.0)(logits, batch) for s in (signals, stranger))
     assert abs(float(first - second)) > 1.0
 
@@ -164,7 +163,7 @@ def test_a_distilled_student_comes_closer_to_its_teacher(
 
     def divergence(model):
         with torch.inference_mode():
-            return float(loss(student_logits(model, batch, "float32"), batch))
+            return float(loss(token_logits(model, batch, "float32"), batch))
 
     before = divergence(build_model(SMALLER, vocabulary, 1).eval())
     student, _ = distil(

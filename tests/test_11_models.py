@@ -27,6 +27,7 @@ from kdcourse.translation.training import (
     collate,
     reference_loss,
     student_logits,
+    token_logits,
 )
 from kdcourse.translation.vocabulary import (
     EOS_ID,
@@ -97,7 +98,7 @@ def test_the_pad_row_stays_zero_and_the_pad_is_never_said(vocabulary):
         [Example([5, 0], [7, 0]), Example([5, 6, 0], [7, 8, 9, 0])], tiny.PAD
     )
     for _ in range(3):
-        logits = student_logits(model, batch, "float32")
+        logits = token_logits(model, batch, "float32")
         reference_loss(logits, batch).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -26,6 +26,7 @@ from kdcourse.translation.training import (
     reference_loss,
     student_logits,
     token_batches,
+    token_logits,
     validation_loss,
 )
 
@@ -84,9 +85,11 @@ def test_the_first_token_is_learned_though_the_start_token_is_the_pad(vocabulary
     """Pitfall 5: a mask made from decoder inputs would lose the first token."""
     batch = collate([Example([5, 0], [7, 8, 0]), Example([5, 6, 0], [9, 0])], tiny.PAD)
     model = build_model(tiny.TINY, vocabulary, 1).eval()
-    logits = student_logits(model, batch, "float32")
-    _, labels = real_tokens(logits, batch)
+    assert batch.real_labels.tolist() == [7, 8, 0, 9, 0]
+    everywhere = student_logits(model, batch, "float32")
+    real, labels = real_tokens(everywhere, batch)
     assert labels.tolist() == [7, 8, 0, 9, 0]
+    torch.testing.assert_close(token_logits(model, batch, "float32"), real)
 
 
 def test_padding_changes_nothing(vocabulary):
@@ -94,21 +97,22 @@ def test_padding_changes_nothing(vocabulary):
     one = [Example([5, 6, 0], [7, 8, 0])]
     other = Example([9] * 12 + [0], [10] * 9 + [0])
     alone = reference_loss(
-        student_logits(model, b := collate(one, tiny.PAD), "float32"), b
+        token_logits(model, b := collate(one, tiny.PAD), "float32"), b
     )
     both = collate([*one, other], tiny.PAD)
-    logits = student_logits(model, both, "float32")
     only_first = Batch(
         both.input_ids, both.attention_mask, both.labels.clone(), both.keys
     )
     only_first.labels[1] = IGNORE
+    logits = token_logits(model, only_first, "float32")
     torch.testing.assert_close(reference_loss(logits, only_first), alone)
 
 
 def test_pads_get_no_gradient(vocabulary):
     batch = collate([Example([5, 0], [7, 0]), Example([5, 0], [7, 8, 9, 0])], tiny.PAD)
     logits = torch.randn(2, 4, tiny.SIZE, requires_grad=True)
-    (gradient,) = torch.autograd.grad(reference_loss(logits, batch), logits)
+    real, _ = real_tokens(logits, batch)
+    (gradient,) = torch.autograd.grad(reference_loss(real, batch), logits)
     assert (gradient[0, 2:] == 0).all()
     assert (gradient[0, :2].abs().sum(-1) > 0).all()
 

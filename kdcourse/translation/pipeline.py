@@ -22,15 +22,10 @@ import torch
 from tqdm.auto import tqdm
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
+from .caching import SignalCache, cache_signals
 from .corpus import Row, content_hash, load_corpus
 from .decoding import SearchTranslator, TorchTranslator, model_folder
-from .distil import (
-    SignalCache,
-    cache_signals,
-    distil,
-    encode_targets,
-    with_invented_names,
-)
+from .distil import distil, encode_targets, with_invented_names
 from .evaluation import score
 from .examples import SampledEpochs, fixed_examples
 from .labelling import Labels, filter_labels, label_corpus

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 from transformers import MarianMTModel
 
@@ -63,6 +64,11 @@ class Batch:
     def tokens(self) -> int:
         """Real target tokens, EOS included, pads not."""
         return int((self.labels != IGNORE).sum())
+
+    @property
+    def real_labels(self) -> torch.Tensor:
+        """Labels (N,) of the real tokens, row by row."""
+        return self.labels[self.labels != IGNORE]
 
 
 def collate(examples: list[Example], pad: int) -> Batch:
@@ -121,35 +127,51 @@ def fastest_precision() -> str:
 
 
 def student_logits(model: MarianMTModel, batch: Batch, precision: str) -> torch.Tensor:
-    """Teacher-forced logits (B, L, V) in float32."""
-    low = precision == "bfloat16"
-    with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        inputs = batch.labels.masked_fill(
-            batch.labels == IGNORE, model.config.pad_token_id
-        )
-        start = inputs.new_full((len(inputs), 1), model.config.decoder_start_token_id)
-        logits = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            decoder_input_ids=torch.cat([start, inputs[:, :-1]], dim=1),
-            use_cache=False,
-        ).logits
-    return logits.float()
+    """Teacher-forced logits (B, L, V) in float32, those at pads too."""
+    with _autocast(precision):
+        return _head(model, _decoded(model, batch)).float()
+
+
+def token_logits(model: MarianMTModel, batch: Batch, precision: str) -> torch.Tensor:
+    """Teacher-forced logits (N, V) of the N real tokens in float32, row by row.
+
+    The head is half of a small model's work: pads do not get any of it.
+    """
+    with _autocast(precision):
+        hidden = _decoded(model, batch)
+        return _head(model, hidden[batch.labels != IGNORE]).float()
+
+
+def _autocast(precision: str) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _decoded(model: MarianMTModel, batch: Batch) -> torch.Tensor:
+    """The decoder's last hidden states (B, L, d) before each label."""
+    inputs = batch.labels.masked_fill(batch.labels == IGNORE, model.config.pad_token_id)
+    start = inputs.new_full((len(inputs), 1), model.config.decoder_start_token_id)
+    return model.model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        decoder_input_ids=torch.cat([start, inputs[:, :-1]], dim=1),
+        use_cache=False,
+    ).last_hidden_state
+
+
+def _head(model: MarianMTModel, hidden: torch.Tensor) -> torch.Tensor:
+    return linear(hidden, model.lm_head.weight, model.final_logits_bias[0])
 
 
 def real_tokens(
     logits: torch.Tensor, batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N, V) and labels (N,) of the N real tokens, row by row of the batch."""
-    real = batch.labels != IGNORE
-    if real.all():  # nothing to leave out: avoid the copy
-        return logits.flatten(0, 1), batch.labels.flatten()
-    return logits[real], batch.labels[real]
+    return logits[batch.labels != IGNORE], batch.real_labels
 
 
 def reference_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """-Σ_t log Pr(y_t | y_<t, x), summed over the real tokens of the batch."""
-    return cross_entropy(*real_tokens(logits, batch))
+    """-Σ_t log Pr(y_t | y_<t, x), summed over the real tokens; logits (N, V)."""
+    return cross_entropy(logits, batch.real_labels)
 
 
 Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
@@ -159,7 +181,9 @@ class Trainer:
     """Train a model on epochs of examples until its token budget is spent.
 
     ``epoch_examples(epoch)`` gives the examples of an epoch and must depend on
-    nothing but its number; ``loss(logits, batch)`` is summed over real tokens.
+    nothing but its number; ``loss(logits, batch)`` gets the logits (N, V) of the
+    real tokens and is summed over them. ``rewrite(model, batch)``, where given,
+    exchanges the targets of a batch before each step, for the student's own samples.
     """
 
     def __init__(
@@ -169,6 +193,7 @@ class Trainer:
         epoch_examples: Callable[[int], list[Example]],
         *,
         loss: Loss | None = None,
+        rewrite: Callable[[MarianMTModel, Batch], Batch] | None = None,
         folder: str | Path | None = None,
         validate: Callable[[MarianMTModel], dict] | None = None,
         validate_every: int = 1_000_000,
@@ -177,7 +202,7 @@ class Trainer:
         progress: Callable[[int], None] | None = None,
     ):
         self.model, self.recipe, self.epoch_examples = model, recipe, epoch_examples
-        self.loss = loss or reference_loss
+        self.loss, self.rewrite = loss or reference_loss, rewrite
         self.folder = Path(folder) if folder else None
         self.validate, self.validate_every = validate, validate_every
         self.save_seconds, self.report = save_seconds, report
@@ -254,8 +279,10 @@ class Trainer:
         rate = learning_rate(progress, self.state["step"], self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self.rewrite:
+            batch = self.rewrite(self.model, batch)
         tokens = batch.tokens
-        loss = self.loss(student_logits(self.model, batch, self.precision), batch)
+        loss = self.loss(token_logits(self.model, batch, self.precision), batch)
         self.optimizer.zero_grad(set_to_none=True)
         (loss / tokens).backward()
         torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
@@ -362,8 +389,6 @@ def validation_loss(
         for batch in token_batches(
             examples, batch_tokens, model.config.pad_token_id, random.Random(0)
         ):
-            total += float(
-                reference_loss(student_logits(model, batch, precision), batch)
-            )
+            total += float(reference_loss(token_logits(model, batch, precision), batch))
             tokens += batch.tokens
     return total / tokens if tokens else math.nan
