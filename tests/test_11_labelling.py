@@ -15,10 +15,12 @@ import time
 
 import pytest
 import tiny
+import torch
 
 from kdcourse.errors import KdcourseError
 from kdcourse.translation import labelling
 from kdcourse.translation.corpus import normalise
+from kdcourse.translation.decoding import open_translator
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.labelling import (
     Labels,
@@ -27,8 +29,10 @@ from kdcourse.translation.labelling import (
     label_corpus,
     source_key,
 )
-from kdcourse.translation.models import build_model, save_model
-from kdcourse.translation.training import Trainer
+from kdcourse.translation.models import build_model, load_model, save_model
+from kdcourse.translation.sampling import own_outputs
+from kdcourse.translation.training import Example, Trainer, collate, token_logits
+from kdcourse.translation.vocabulary import EOS_ID, load_vocabulary
 
 SOURCES = [*dict.fromkeys(tiny.pairs(90)[0]), "日本語", "open {host}"]
 OPTIONS = {"beam": 2, "shard_size": 9}
@@ -229,6 +233,63 @@ def test_labels_of_another_kind_are_not_gone_on_with(
     assert contents(whole) == before
 
 
+def test_several_candidates_begin_with_the_best_and_stay_with_their_source(
+    teacher, whole, tmp_path
+):
+    three = label_corpus(
+        SOURCES, teacher, tmp_path, **OPTIONS | {"beam": 3}, candidates=3
+    )
+    shuffled = random.Random(3).sample(SOURCES, len(SOURCES))
+    found = {source: three.candidates(source) for source in shuffled}
+    assert all(1 <= len(set(c)) == len(c) <= 3 for c in found.values())
+    assert all(three[source] == c[0] for source, c in found.items())
+    assert max(map(len, found.values())) == 3
+    translator = open_translator(teacher, beam=3, compute_type="int8", shield=False)
+    assert translator.translate(shuffled) == [c[0] for c in found.values()]
+    one = Labels.load(whole)
+    assert one.candidates(SOURCES[0]) == [one[SOURCES[0]]]
+    assert three.manifest["candidates"] == 3 and "candidates" not in one.manifest
+
+
+def test_samples_are_the_same_whenever_they_are_drawn(teacher, tmp_path):
+    options = OPTIONS | {"candidates": 3, "search": "samples"}
+    torch.manual_seed(5)
+    first = label_corpus(SOURCES, teacher, tmp_path / "a", **options)
+    shuffled = random.Random(3).sample(SOURCES, len(SOURCES))
+    torch.manual_seed(6)
+    label_corpus(shuffled, teacher, tmp_path / "b", **options)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    drawn = [first.candidates(source) for source in SOURCES]
+    assert all(len(c) == 3 for c in drawn)
+    assert any(len(set(c)) > 1 for c in drawn)  # they are draws, not a search
+
+
+def test_samples_follow_the_teachers_distribution(teacher):
+    """The first token's frequencies are its probabilities."""
+    model, vocabulary = load_model(teacher), load_vocabulary(teacher)
+    source = vocabulary("open the door")["input_ids"]
+    batch = collate([Example(source, [EOS_ID], k) for k in range(2000)], tiny.PAD)
+    torch.manual_seed(1)
+    first = own_outputs(model, batch).labels[:, 0]
+    seen = torch.bincount(first, minlength=tiny.SIZE) / len(first)
+    one = collate([Example(source, [EOS_ID])], tiny.PAD)
+    with torch.no_grad():
+        wanted = token_logits(model, one, "float32").softmax(-1)[0]
+    assert (seen - wanted).abs().sum() / 2 < 0.08
+
+
+def test_a_search_that_cannot_be_is_explained(teacher, tmp_path):
+    for changes, named in (
+        ({"candidates": 3}, "from 1 to 2, the beam"),
+        ({"candidates": 0}, "Asked for 0"),
+        ({"search": "greedy"}, "Unknown search"),
+        ({"search": "samples", "candidates": 65}, "from 1 to 64"),
+    ):
+        with pytest.raises(KdcourseError, match=named):
+            label_corpus(SOURCES, teacher, tmp_path, **OPTIONS | changes)
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_requests_are_explained(teacher, tmp_path):
     with pytest.raises(KdcourseError, match="No source"):
         label_corpus([], teacher, tmp_path)
@@ -261,7 +322,17 @@ def test_bad_requests_are_explained(teacher, tmp_path):
         ("{a} and {a}", "{a}", "placeholders"),
         ("Open {host}", "Abrir {host}", None),
         ("No, no, no", "No, no, no", None),
-        ("bla bla bla bla", "bla bla bla bla", None),
+        ("bla bla bla bla", "ble ble ble ble", None),
+        ("Set up the new device", "Set up the new device", "copied"),
+        ("Stereo surround", "Stereo surround", None),
+        ("Home Assistant Cloud AB CD", "Home Assistant Cloud AB CD", None),
+        (
+            "The device {my_one} {that_two}",
+            "The device {my_one} {that_two}",
+            None,
+        ),
+        ("Enter the code that the device shows you", "Código", "truncated"),
+        ("Enter the code that the device shows", "Escribe el código", None),
         ("Uptime", "Tiempo de funcionamiento", None),
         ("Wait ......", "Espere ......", None),
         ("Code 1111111111", "Código 1111111111", None),

@@ -169,7 +169,43 @@ class SearchTranslator:
 
     def search(self, batch: list[Source]) -> list[list[int]]:
         """The ids of each source's best hypothesis; all sources share one limit."""
+        return [best for best, *_ in self.search_many(batch, 1)]
+
+    def search_many(self, batch: list[Source], count: int) -> list[list[list[int]]]:
+        """The ids of each source's ``count`` best hypotheses, the best first."""
         raise NotImplementedError
+
+    def candidates(self, texts: list[str], count: int) -> list[list[str]]:
+        """The ``count`` best translations of each text, different ones, best first.
+
+        At most ``beam`` can be asked for. A text that must be split, or of which
+        nothing can be said, has its one translation.
+
+        Raises:
+            KdcourseError: more candidates than the beam holds.
+        """
+        if not 1 <= count <= self.beam:
+            raise KdcourseError(
+                f"Asked for {count} candidates of a beam of {self.beam}.",
+                wanted="from 1 up to the beam",
+                todo=f"Open the translator with beam={max(1, count)}.",
+            )
+        _check_texts(texts)
+        whole = {t: normalise(t) for t in texts}
+        pieces = {t for t in whole.values() if len(self._split(t)) == 1}
+        sources = {piece: self.encoder.encode(piece) for piece in pieces}
+        sayable = {p: s for p, s in sources.items() if self.encoder.sayable(s)}
+        found: dict[str, list[str]] = {}
+        for group in batches(sayable):
+            results = self.search_many([sayable[piece] for piece in group], count)
+            for piece, hypotheses in zip(group, results, strict=True):
+                unknowns = sayable[piece].unknowns
+                said = [self.encoder.decode(ids, unknowns) for ids in hypotheses]
+                found[piece] = list(dict.fromkeys(text or piece for text in said))
+        rest = [text for text in dict.fromkeys(whole.values()) if text not in found]
+        for text, translation in zip(rest, self.translate(rest), strict=True):
+            found[text] = [translation]
+        return [found[whole[text]] for text in texts]
 
     def translate(self, texts: list[str]) -> list[str]:
         """One translation a text, in order; an empty line for an empty line.
@@ -250,8 +286,8 @@ class TorchTranslator(SearchTranslator):
         with reading(folder):
             self.model = load_model(folder)
 
-    def search(self, batch: list[Source]) -> list[list[int]]:
-        """See :meth:`SearchTranslator.search`."""
+    def search_many(self, batch: list[Source], count: int) -> list[list[list[int]]]:
+        """See :meth:`SearchTranslator.search_many`."""
         pad = self.model.config.pad_token_id
         width = max(len(one.ids) for one in batch)
         rows = [[*one.ids, *[pad] * (width - len(one.ids))] for one in batch]
@@ -261,9 +297,11 @@ class TorchTranslator(SearchTranslator):
             output = self.model.generate(
                 inputs,
                 attention_mask=(inputs != pad).long(),
+                num_return_sequences=count,
                 **self._options(batch[0].limit),
             )
-        return [_to_eos(row[1:]) for row in output.tolist()]
+        rows = [_to_eos(row[1:]) for row in output.tolist()]
+        return [rows[i : i + count] for i in range(0, len(rows), count)]
 
     def _options(self, limit: int) -> dict:
         options = {
@@ -312,12 +350,13 @@ class CTranslate2Translator(SearchTranslator):
             )
         self.ids = {piece: i for i, piece in enumerate(self.encoder.pieces)}
 
-    def search(self, batch: list[Source]) -> list[list[int]]:
-        """See :meth:`SearchTranslator.search`."""
+    def search_many(self, batch: list[Source], count: int) -> list[list[list[int]]]:
+        """See :meth:`SearchTranslator.search_many`."""
         pieces = self.encoder.pieces
         results = self.engine.translate_batch(
             [[pieces[i] for i in one.ids] for one in batch],
             beam_size=self.beam,
+            num_hypotheses=count,
             max_batch_size=0,  # the batch is already one of equal limits
             max_decoding_length=batch[0].limit,
             max_input_length=0,
@@ -327,7 +366,7 @@ class CTranslate2Translator(SearchTranslator):
             length_penalty=LENGTH_PENALTY,
             patience=1,
         )
-        return [[self.ids[token] for token in r.hypotheses[0]] for r in results]
+        return [[[self.ids[t] for t in h] for h in r.hypotheses] for r in results]
 
 
 @contextmanager

@@ -1,16 +1,28 @@
-"""Distil a teacher into a student: one function, four kinds of lesson.
+"""Distil a teacher into a student: one function, every row of the table of methods.
 
-==========  ====================================  ==================================
-method      target sequences                      loss on each target token
-==========  ====================================  ==================================
-untaught    references                            cross-entropy
-word        references                            KL to the teacher's distribution
-sequence    the teacher's beam translations       cross-entropy
-both        the teacher's beam translations       KL to the teacher's distribution
-==========  ====================================  ==================================
+Each method is a choice of the one objective (``theory.objective``): which sequences
+μ the student is shown, and which discrepancy D counts at each of their tokens.
 
-All four start from the same weights, read the same sources in the same order and
-stop at the same number of target tokens: only what they are told differs.
+=============  ====================================  ===============================
+method         sequences μ                           D at each token
+=============  ====================================  ===============================
+untaught       references                            -log Pr^s of the token
+smoothing      references                            the same, ε of it given to all
+word           references                            KL(Pr^t ‖ Pr^s)
+word-rkl       references                            KL(Pr^s ‖ Pr^t)
+word-js        references                            Jensen-Shannon
+word-tvd       references                            total variation
+word-skew      references                            skew KL
+shuffled       references                            KL, of another source's answers
+sequence       the teacher's beam translations       -log Pr^s of the token
+interpolation  its candidates nearest the reference  -log Pr^s of the token
+samples        the teacher's samples                 -log Pr^s of the token
+both           the teacher's beam translations       KL(Pr^t ‖ Pr^s)
+on-policy      references and the student's samples  Jensen-Shannon
+=============  ====================================  ===============================
+
+All start from the same weights, read the same sources in the same order and stop at
+the same number of target tokens: only what they are told differs.
 """
 
 from __future__ import annotations
@@ -18,19 +30,56 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-import torch
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
 from ..errors import KdcourseError
-from ..theory.losses import distillation_loss
 from .augmentation import Augmenter, name_spans
 from .caching import SignalCache
-from .examples import MAX_TOKENS
+from .examples import encode_targets
+from .losses import live_loss, smoothed_loss, word_loss
 from .models import STUDENT, Architecture, build_model
-from .training import Batch, Example, Recipe, Trainer
+from .on_policy import OnPolicyMix
+from .training import Example, Recipe, Trainer
 from .vocabulary import SubwordSampler
 
-METHODS = ("untaught", "word", "sequence", "both")
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table: sequences, divergence, and what is special about it.
+
+    ``targets`` names the sequences; ``divergence`` is None for hard labels alone, else
+    a name of ``theory.divergences.DIVERGENCES``; ``share`` is λ, the share of steps on
+    the student's own samples; ``smoothing`` is ε; ``misled`` lets the teacher read
+    another row's source, the control of which nothing should be learned.
+    """
+
+    targets: str = "references"
+    divergence: str | None = None
+    share: float = 0.0
+    smoothing: float = 0.0
+    misled: bool = False
+
+    @property
+    def cached(self) -> bool:
+        """Whether the teacher's token distributions are kept beforehand."""
+        return self.divergence is not None and not self.share
+
+
+METHODS = {
+    "untaught": Method(),
+    "smoothing": Method(smoothing=0.1),
+    "word": Method(divergence="forward_kl"),
+    "word-rkl": Method(divergence="reverse_kl"),
+    "word-js": Method(divergence="generalised_js"),
+    "word-tvd": Method(divergence="total_variation"),
+    "word-skew": Method(divergence="skew_kl"),
+    "shuffled": Method(divergence="forward_kl", misled=True),
+    "sequence": Method("beam"),
+    "interpolation": Method("interpolation"),
+    "samples": Method("samples"),
+    "both": Method("beam", "forward_kl"),
+    "on-policy": Method(divergence="generalised_js", share=0.5),
+}
 
 
 def with_invented_names(
@@ -76,65 +125,75 @@ class StudentEpochs:
         ]
 
 
-def encode_targets(
-    targets: list[str], vocabulary: PreTrainedTokenizerFast
-) -> list[list[int]]:
-    """Target token ids, EOS last, cut so that one endless row cannot fill a batch."""
-    eos = vocabulary.eos_token_id
-    rows = vocabulary(targets)["input_ids"]
-    return [
-        ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], eos] for ids in rows
-    ]
-
-
 def distil(
-    method: str,
+    method: str | Method,
     sources: list[str],
     targets: list[str],
     vocabulary: PreTrainedTokenizerFast,
     recipe: Recipe,
     *,
     signals: SignalCache | None = None,
+    teacher: MarianMTModel | None = None,
     alpha: float = 0.0,
     architecture: Architecture = STUDENT,
+    start: MarianMTModel | None = None,
     **trainer_options,
 ) -> tuple[MarianMTModel, list[dict]]:
     """Train one student; return it with its learning curve.
 
-    ``targets`` are the references for "untaught" and "word", the teacher's beam
-    translations for "sequence" and "both"; "word" and "both" also need ``signals``,
-    cached on these targets. ``recipe.seed`` fixes weights, dropout and order;
-    ``alpha`` is the share of hard labels in the word-level loss. Further options go
-    to ``Trainer``: folder, validate, validate_every, report.
+    ``method`` is a name of ``METHODS`` or a ``Method``; ``targets`` are its sequences,
+    one a source. Where it has a divergence it also needs the teacher's answers:
+    ``signals``, cached on these very targets, or the ``teacher`` itself, which then
+    answers live, with all of its distribution and at its price; on-policy always needs
+    it live. ``recipe.seed`` fixes weights, dropout and order; ``alpha`` is the share of
+    hard labels beside a divergence. The student is a fresh one of ``architecture``, or
+    goes on from ``start``. Further options go to ``Trainer``: folder, validate,
+    validate_every, report, progress.
+
+    Raises:
+        KdcourseError: an unknown method, missing or superfluous answers of the
+            teacher, targets that are not one a source, or a recipe that groups by
+            targets.
     """
-    soft = method in ("word", "both")
-    _check_request(method, sources, targets, recipe, soft, signals)
+    method = as_method(method)
+    _check_request(method, sources, targets, recipe, signals, teacher)
     epochs = StudentEpochs(
         sources, encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
     )
-    trainer = Trainer(
-        build_model(architecture, vocabulary, recipe.seed),
-        recipe,
-        epochs,
-        loss=word_loss(signals, alpha) if soft else None,
-        **trainer_options,
-    )
+    model = start or build_model(architecture, vocabulary, recipe.seed)
+    hooks = _hooks(method, signals, teacher, alpha)
+    trainer = Trainer(model, recipe, epochs, **hooks, **trainer_options)
     return trainer.run(), trainer.history
 
 
-def _check_request(method, sources, targets, recipe, soft, signals) -> None:
+def as_method(method: str | Method) -> Method:
+    """A method by its name, or as it is."""
+    if isinstance(method, Method):
+        return method
     if method not in METHODS:
         raise KdcourseError(
             f"Unknown method {method!r}.",
             wanted=f"one of {', '.join(METHODS)}",
             todo="See the table at the head of kdcourse.translation.distil.",
         )
-    if soft != (signals is not None):
-        raise KdcourseError(
-            f"Method {method!r} {'without' if soft else 'with'} signals.",
-            wanted="signals for word and both, none for untaught and sequence",
-            todo="Make them with cache_signals(), or leave them out.",
-        )
+    return METHODS[method]
+
+
+def _hooks(method: Method, signals, teacher, alpha: float) -> dict:
+    """What the method makes of the trainer: its loss, and who chooses the targets."""
+    if method.share:
+        mix = OnPolicyMix(teacher, method.share, method.divergence, alpha)
+        return {"loss": mix.loss, "rewrite": mix.rewrite}
+    if method.divergence and signals is not None:
+        return {"loss": word_loss(signals, alpha, method.divergence)}
+    if method.divergence:
+        return {"loss": live_loss(teacher, alpha, method.divergence)}
+    return {"loss": smoothed_loss(method.smoothing) if method.smoothing else None}
+
+
+def _check_request(method, sources, targets, recipe, signals, teacher) -> None:
+    answers = {"signals": signals, "teacher": teacher}
+    _check_answers(method, [n for n, value in answers.items() if value is not None])
     if len(sources) != len(targets):
         raise KdcourseError(
             f"{len(sources)} sources but {len(targets)} targets.",
@@ -149,13 +208,19 @@ def _check_request(method, sources, targets, recipe, soft, signals) -> None:
         )
 
 
-def word_loss(signals: SignalCache, alpha: float):
-    """The word-level loss of a batch, its teacher's answers taken from the cache."""
-
-    def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        answers, labels = signals.signal(batch), batch.real_labels
-        return distillation_loss(
-            logits, answers, labels=labels, alpha=alpha, normalizer=1.0
+def _check_answers(method: Method, given: list[str]) -> None:
+    """An error where the teacher's answers are missing, doubled or of no use."""
+    if method.share:
+        wanted = [["teacher"]]
+    elif method.divergence:
+        wanted = [["signals"], ["teacher"]]
+    else:
+        wanted = [[]]
+    if given not in wanted:
+        names = " or ".join(" and ".join(w) or "neither" for w in wanted)
+        raise KdcourseError(
+            f"The method was given {' and '.join(given) or 'no answers of a teacher'}.",
+            wanted=f"{names} (of signals= and teacher=)",
+            todo="Make signals with cache_signals(), or pass the teacher's model; "
+            "leave both out where only sequences teach.",
         )
-
-    return loss

@@ -58,3 +58,14 @@ def fixed_examples(
         vocabulary(sources)["input_ids"], vocabulary(targets)["input_ids"], strict=True
     )
     return [Example(s, t, key) for key, (s, t) in enumerate(pairs)]
+
+
+def encode_targets(
+    targets: list[str], vocabulary: PreTrainedTokenizerFast
+) -> list[list[int]]:
+    """Target token ids, EOS last, cut so that one endless row cannot fill a batch."""
+    eos = vocabulary.eos_token_id
+    rows = vocabulary(targets)["input_ids"]
+    return [
+        ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], eos] for ids in rows
+    ]

@@ -5,7 +5,8 @@ filter or merge of the sources can misalign them. They are made and stored in sh
 a run that was killed at any moment and started again ends with the very same bytes.
 
 On disk, a folder of ``manifest.json`` and ``shard-00000.jsonl.gz`` …, each line of a
-shard ``{"key": first 16 hex digits of SHA-256(normalised source), "target": …}``.
+shard ``{"key": first 16 hex digits of SHA-256(normalised source), "target": …}``,
+or with ``"targets": […]`` where several candidates were asked for.
 The sources themselves are not stored: whoever has the corpus can find its labels.
 """
 
@@ -15,25 +16,37 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
 import ctranslate2
+import torch
 from tqdm import tqdm
 
 from ..errors import KdcourseError
 from .corpus import LENGTH_RATIO_FROM, MAX_LENGTH_RATIO, normalise, placeholders
-from .decoding import Translator, model_hash, open_translator
+from .decoding import model_folder, model_hash, open_translator
+from .models import load_model
+from .sampling import own_outputs
+from .training import IGNORE, Batch, Example, token_batches
+from .vocabulary import EOS_ID, load_vocabulary
 
 FORMAT = 1  # raise it whenever the same teacher would give other labels or files
 KEY_DIGITS = 16
 CHUNK = 250  # sources translated between two steps of the progress bar
 EXAMPLES = 3  # shown in an error
+SEARCHES = ("beam", "samples")
+MOST_SAMPLES = 64
+SAMPLE_TOKENS = 1000  # source tokens that are sampled from at a time
+COPIED_WORDS = 3  # so many ordinary words are no name: they want a translation
+TRUNCATED_FROM, TRUNCATED_SHARE = 40, 1 / 3
+ORDINARY_WORD = re.compile(r"(?<![\w{])[a-z]{3,}(?![\w}])")
 # A phrase of up to four words, or of a few characters, again and again in a row.
 WORD_LOOP = re.compile(r"(?<!\S)(\S+(?: \S+){0,3}?)(?: \1){2,}(?!\S)")
 LETTER_LOOP = re.compile(r"([^\W\d_]{1,6}?)\1{4,}")
@@ -46,10 +59,15 @@ def source_key(source: str) -> str:
 
 @dataclass(frozen=True)
 class Labels:
-    """A teacher's translations, found by their source: ``labels["Turn on"]``."""
+    """A teacher's translations, found by their source: ``labels["Turn on"]``.
+
+    ``several`` holds all candidates of a key where more than one was asked for;
+    ``labels[source]`` is then the first: the best, or the first sample.
+    """
 
     manifest: dict
     targets: dict[str, str]
+    several: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | Path) -> Labels:
@@ -68,6 +86,7 @@ class Labels:
                 todo="Run label_corpus() on it: it goes on where it stopped.",
             )
         targets: dict[str, str] = {}
+        several: dict[str, list[str]] = {}
         for name, digest in manifest["shards"].items():
             if not is_intact(folder / name, digest):
                 raise KdcourseError(
@@ -76,9 +95,12 @@ class Labels:
                     todo="Run label_corpus() again: it makes this shard anew.",
                 )
             with gzip.open(folder / name, "rt", encoding="utf-8") as lines:
-                rows = map(json.loads, lines)
-                targets.update((row["key"], row["target"]) for row in rows)
-        return cls(manifest, targets)
+                for row in map(json.loads, lines):
+                    if "targets" in row:
+                        several[row["key"]] = row["targets"]
+                    first = row["target"] if "target" in row else row["targets"][0]
+                    targets[row["key"]] = first
+        return cls(manifest, targets, several)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -96,6 +118,14 @@ class Labels:
         if target is None:
             raise unlabelled([source])
         return target
+
+    def candidates(self, source: str) -> list[str]:
+        """All of the teacher's translations of a source, the first one first.
+
+        Raises:
+            KdcourseError: this source was not labelled.
+        """
+        return self.several.get(source_key(source)) or [self[source]]
 
     def check(self, sources: Iterable[str]) -> None:
         """Nothing, where each source has a label; else an error that counts them."""
@@ -125,6 +155,8 @@ def label_corpus(
     compute_type: str = "int8",
     shard_size: int = 2000,
     workers: int = 1,
+    candidates: int = 1,
+    search: str = "beam",
 ) -> Labels:
     """Translate every distinct source with the teacher, through CTranslate2.
 
@@ -134,10 +166,15 @@ def label_corpus(
     time, each on one thread: the bytes do not depend on it. A folder that is not
     finished is gone on with; a bar on standard error shows the progress.
 
+    ``candidates`` above 1 keeps that many: the n best of the beam, at most ``beam``
+    and different ones; or, with ``search="samples"``, y ~ Pr^t(· | z) drawn from the
+    whole vocabulary, in PyTorch and float32, the same ones whenever they are drawn.
+
     Raises:
         KdcourseError: no source, an empty one, or a folder that holds the labels of
             another teacher, search or set of sources.
     """
+    check_search(search, candidates, beam)
     texts = keyed(sources)
     keys = sorted(texts)
     starts = range(0, len(keys), shard_size)
@@ -156,26 +193,23 @@ def label_corpus(
         "count": len(keys),
         "shard_size": shard_size,
     }
+    if (search, candidates) != ("beam", 1):  # what a plain search's does not name
+        manifest |= {"search": search, "candidates": candidates}
     manifest |= {"complete": False, "shards": begun(folder, manifest)}
     todo = {n: k for n, k in shards.items() if n not in manifest["shards"]}
     with tqdm(total=len(keys), desc="Labelling", unit=" sources", disable=None) as bar:
         bar.update(len(keys) - sum(map(len, todo.values())))
-        translators: SimpleQueue[Translator] = SimpleQueue()
+        labellers: SimpleQueue[Labeller] = SimpleQueue()
         for _ in range(min(workers, len(todo))):
-            translators.put(
-                # The teacher's own words: a student is taught to spell names itself.
-                open_translator(
-                    teacher_folder, "ctranslate2", beam, 1, compute_type, shield=False
-                )
-            )
+            labellers.put(labeller(teacher_folder, search, candidates, manifest))
 
         def make(name: str) -> tuple[str, str]:
-            translator, part = translators.get(), todo[name]
-            lines = translated([texts[key] for key in part], translator, bar)
+            label, part = labellers.get(), todo[name]
+            lines = in_chunks([texts[key] for key in part], label, bar)
             try:
                 data = pack(part, lines)
             finally:
-                translators.put(translator)
+                labellers.put(label)
             write_whole(folder / name, data)
             return name, hashlib.sha256(data).hexdigest()
 
@@ -210,11 +244,79 @@ def keyed(sources: Iterable[str]) -> dict[str, str]:
     return {source_key(text): text for text in texts}
 
 
-def translated(texts: list[str], translator: Translator, bar: tqdm) -> Iterator[str]:
-    """The translations of one shard, moving the bar along."""
+Labeller = Callable[[list[str]], list]  # texts to a translation or candidates each
+
+
+def labeller(folder: str | Path, search: str, candidates: int, how: dict) -> Labeller:
+    """What labels a chunk of texts: a search of the teacher's, or its samples."""
+    if search == "samples":
+        return TeacherSampler(folder, candidates)
+    translator = open_translator(
+        # The teacher's own words: a student is taught to spell names itself.
+        folder,
+        "ctranslate2",
+        how["beam"],
+        1,
+        how["compute_type"],
+        shield=False,
+    )
+    if candidates == 1:
+        return translator.translate
+    return lambda texts: translator.candidates(texts, candidates)
+
+
+def check_search(search: str, candidates: int, beam: int) -> None:
+    """An error for a search that is unknown or cannot give so many candidates."""
+    if search not in SEARCHES:
+        raise KdcourseError(
+            f"Unknown search {search!r}.",
+            wanted=f"one of {', '.join(SEARCHES)}",
+            todo="Leave it out for the beam.",
+        )
+    most = beam if search == "beam" else MOST_SAMPLES
+    if not 1 <= candidates <= most:
+        raise KdcourseError(
+            f"Asked for {candidates} candidates of each source.",
+            wanted=f"from 1 to {most}" + (", the beam" if search == "beam" else ""),
+            todo="Widen the beam, or ask for fewer.",
+        )
+
+
+class TeacherSampler:
+    """Ancestral samples of a teacher; the same texts always get the same ones."""
+
+    def __init__(self, folder: str | Path, candidates: int):
+        self.model = load_model(model_folder(folder))
+        self.vocabulary = load_vocabulary(model_folder(folder))
+        self.candidates = candidates
+
+    def __call__(self, texts: list[str]) -> list[list[str]]:
+        """``candidates`` samples for each text, in the order of their drawing."""
+        rows = self.vocabulary(texts)["input_ids"]
+        examples = [Example(row, [EOS_ID], key) for key, row in enumerate(rows)]
+        said: list[list[str]] = [[] for _ in texts]
+        seed = int(hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8], 16)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for _ in range(self.candidates):
+                for batch in self._batches(examples):
+                    drawn = own_outputs(self.model, batch).labels
+                    ids = drawn.masked_fill(drawn == IGNORE, EOS_ID)
+                    lines = self.vocabulary.batch_decode(ids, skip_special_tokens=True)
+                    for key, line in zip(batch.keys, lines, strict=True):
+                        said[key].append(normalise(line))
+        return said
+
+    def _batches(self, examples: list[Example]) -> Iterator[Batch]:
+        pad = self.model.config.pad_token_id
+        return token_batches(examples, SAMPLE_TOKENS, pad, random.Random(0), "source")
+
+
+def in_chunks(texts: list[str], label: Labeller, bar: tqdm) -> Iterator:
+    """The translations of one shard, or their candidates, moving the bar along."""
     for start in range(0, len(texts), CHUNK):
         chunk = texts[start : start + CHUNK]
-        yield from translator.translate(chunk)
+        yield from label(chunk)
         bar.update(len(chunk))
 
 
@@ -257,13 +359,18 @@ def write_manifest(folder: Path, manifest: dict) -> None:
     write_whole(folder / "manifest.json", text.encode())
 
 
-def pack(keys: list[str], targets: Iterable[str]) -> bytes:
+def pack(keys: list[str], targets: Iterable[str | list[str]]) -> bytes:
     """One shard: JSON lines, compressed, the same bytes at any time of day."""
     lines = (
-        json.dumps({"key": key, "target": target}, ensure_ascii=False) + "\n"
+        json.dumps({"key": key, name_of(target): target}, ensure_ascii=False) + "\n"
         for key, target in zip(keys, targets, strict=True)
     )
     return gzip.compress("".join(lines).encode(), mtime=0)
+
+
+def name_of(target: str | list[str]) -> str:
+    """The field that holds one translation, or several."""
+    return "target" if isinstance(target, str) else "targets"
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -303,6 +410,9 @@ def fault(source: str, target: str) -> str | None:
     * looping: a phrase three times in a row, or letters five times, which the source
       does not have;
     * overlong: more than 40 characters and three times its source;
+    * copied: the source again, which has three ordinary words or more (a name or a
+      unit is rightly left as it is);
+    * truncated: less than a third of a source of 40 characters or more;
     * placeholders: those such as ``{host}`` are not exactly the source's.
     """
     if not target:
@@ -312,6 +422,11 @@ def fault(source: str, target: str) -> str | None:
         return "looping"
     if len(target) > max(LENGTH_RATIO_FROM, MAX_LENGTH_RATIO * len(source)):
         return "overlong"
+    copied = normalise(source).casefold() == normalise(target).casefold()
+    if copied and len(ORDINARY_WORD.findall(source)) >= COPIED_WORDS:
+        return "copied"
+    if len(source) >= TRUNCATED_FROM and len(target) < TRUNCATED_SHARE * len(source):
+        return "truncated"
     if placeholders(source) != placeholders(target):
         return "placeholders"
     return None

@@ -173,6 +173,60 @@ def _silent_layer(state: dict, stack: str, layer: int, old: int, new: int) -> di
     return weights
 
 
+@torch.no_grad()
+def shrink(
+    teacher: MarianMTModel,
+    vocabulary: PreTrainedTokenizerFast,
+    architecture: Architecture,
+) -> MarianMTModel:
+    """A shallower model of the teacher's width that starts with copies of its layers.
+
+    Embeddings and output bias are copied, and of each stack evenly spaced layers, the
+    first among them: i (m - 1) / (n - 1), rounded, for n of m ("shrink and fine-tune",
+    Shleifer & Rush 2020). One layer is the first.
+
+    Raises:
+        KdcourseError: another width, vocabulary or number of heads, or more layers
+            than the teacher has. Then a copy is not possible; start from scratch.
+    """
+    student = build_model(architecture, vocabulary, seed=0)
+    same = ("d_model", "encoder_ffn_dim", "encoder_attention_heads", "vocab_size")
+    for name in same:
+        old, new = getattr(teacher.config, name), getattr(student.config, name)
+        if old != new:
+            raise KdcourseError(
+                f"Layers of {name} {old} cannot be copied to {new}.",
+                wanted="the teacher's width, heads and vocabulary; only fewer layers",
+                todo="Start from scratch with build_model(), or match the width.",
+            )
+    given = teacher.state_dict()
+    state = {n: v.clone() for n, v in given.items() if ".layers." not in n}
+    for side in ("encoder", "decoder"):
+        stack = f"model.{side}.layers."
+        old = len(getattr(teacher.model, side).layers)
+        new = len(getattr(student.model, side).layers)
+        if new > old:
+            raise KdcourseError(
+                f"The teacher's {side} has {old} layers, not {new} to copy.",
+                wanted=f"{old} layers or fewer",
+                todo="Use grow() to start a deeper model from a shallower one.",
+            )
+        for layer, source in enumerate(spread(new, old)):
+            prefix = f"{stack}{source}."
+            for name in [n for n in given if n.startswith(prefix)]:
+                part = name.removeprefix(prefix)
+                state[f"{stack}{layer}.{part}"] = given[name].clone()
+    student.load_state_dict(state)
+    return prepare(student)
+
+
+def spread(count: int, total: int) -> list[int]:
+    """``count`` of 0..total-1, evenly spaced, the first and the last among them."""
+    if count == 1:
+        return [0]
+    return [round(i * (total - 1) / (count - 1)) for i in range(count)]
+
+
 def _without_row(gradient: torch.Tensor, row: int) -> torch.Tensor:
     gradient = gradient.clone()
     gradient[row] = 0

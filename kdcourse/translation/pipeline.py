@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,18 +26,21 @@ from transformers import MarianMTModel, PreTrainedTokenizerFast
 from .caching import SignalCache, cache_signals
 from .corpus import Row, content_hash, load_corpus
 from .decoding import SearchTranslator, TorchTranslator, model_folder
-from .distil import distil, encode_targets, with_invented_names
+from .distil import METHODS, Method, distil, with_invented_names
 from .evaluation import score
-from .examples import SampledEpochs, fixed_examples
-from .labelling import Labels, filter_labels, label_corpus
-from .models import Architecture, build_model, grow, load_model, save_model
+from .examples import SampledEpochs, encode_targets, fixed_examples
+from .interpolation import interpolate
+from .labelling import Labels, fault, filter_labels, label_corpus
+from .models import Architecture, build_model, grow, load_model, save_model, shrink
 from .shield import write_known_words
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .vocabulary import load_vocabulary, train_vocabulary
 
+WIDE = ("wide", "copied")  # of the teacher's width: from scratch, or with its layers
+
 
 def read_recipe(name: str) -> dict:
-    """A recipe that ships with the package: ``teacher`` or ``student``."""
+    """A recipe that ships with the package: ``teacher``, ``student``, ``evidence``."""
     text = (
         resources.files("kdcourse.recipes").joinpath(f"{name}.toml").read_text("utf-8")
     )
@@ -45,15 +49,20 @@ def read_recipe(name: str) -> dict:
 
 @dataclass
 class Pipeline:
-    """One full run in ``folder``; its properties are the inputs of the steps."""
+    """One full run in ``folder``; its properties are the inputs of the steps.
+
+    ``recipe`` names that of its students: ``student`` for the one that ships,
+    ``evidence`` for the table of methods.
+    """
 
     folder: Path
     target: str = "es"
+    recipe: str = "student"
 
     def __post_init__(self):
         self.folder = Path(self.folder)
         self.teacher_recipe = read_recipe("teacher")
-        self.student_recipe = read_recipe("student")
+        self.student_recipe = read_recipe(self.recipe)
 
     @cached_property
     def corpus(self):
@@ -154,16 +163,19 @@ class Pipeline:
             )
             self._save(trainer.run(), name)
 
-    def label(self) -> Labels:
+    def label(self, candidates: int = 1, search: str = "beam") -> Labels:
         """Let the teacher translate all that students read; resumes after a kill."""
         settings = self.student_recipe["labels"]
+        plain = (candidates, search) == (1, "beam")
         return label_corpus(
             self.student_data[0],
             self.train_teacher(),
-            self.folder / "labels",
+            self.folder / ("labels" if plain else f"labels-{search}-{candidates}"),
             beam=settings["beam"],
             compute_type=settings["compute_type"],
             workers=torch.get_num_threads(),
+            candidates=candidates,
+            search=search,
         )
 
     def distilled_targets(self) -> tuple[list[str], Counter[str]]:
@@ -173,43 +185,77 @@ class Pipeline:
         stands in: every method then still reads the same rows.
         """
         labels = self.label()
+        faults = filter_labels(self.student_data[0], labels)[1]
+        return self._where_sound(labels.__getitem__), faults
+
+    def _where_sound(self, translation: Callable[[str], str]) -> list[str]:
+        pairs = zip(*self.student_data, strict=True)
+        return [r if fault(s, t := translation(s)) else t for s, r in pairs]
+
+    def targets(self, kind: str) -> list[str]:
+        """A method's sequences: references, beam, samples or interpolation."""
         sources, references = self.student_data
-        sound, faults = filter_labels(sources, labels)
-        sound = set(sound)
-        pairs = zip(sources, references, strict=True)
-        return [labels[s] if s in sound else r for s, r in pairs], faults
+        if kind == "references":
+            return references
+        if kind == "beam":
+            return self.distilled_targets()[0]
+        if kind == "samples":
+            return self._where_sound(self.label(1, "samples").__getitem__)
+        nearest = interpolate(
+            sources, references, self.label(self.student_recipe["labels"]["beam"])
+        )
+        return self._where_sound(dict(zip(sources, nearest, strict=True)).__getitem__)
 
     def train_student(self, method: str, seed: int) -> Path:
         """Train one student; returns its model folder."""
-        out = self.folder / f"{method}-{seed}"
-        if not self.is_trained(f"{method}-{seed}"):
-            sources, targets = self.student_data
-            if method in ("sequence", "both"):
-                targets, _ = self.distilled_targets()
-            soft = method in ("word", "both")
-            signals = self.cached_signals(method, sources, targets) if soft else None
-            recipe = Recipe(**self.student_recipe["training"], seed=seed)
+        name = f"{method}-{seed}"
+        if not self.is_trained(name):
+            wide = self.student_recipe["wide"] if method in WIDE else {}
+            settings = self.student_recipe | wide
+            recipe = Recipe(**settings["training"], seed=seed)
+            architecture = Architecture(**settings["architecture"])
+            told = METHODS["untaught" if method in WIDE else method]
+            targets = self.targets(told.targets)
+            start = self._copied(architecture) if method == "copied" else None
             with token_bar(f"{method}, seed {seed}", recipe.budget_tokens) as bar:
                 model, _ = distil(
-                    method,
-                    sources,
+                    told,
+                    self.student_data[0],
                     targets,
                     self.vocabulary,
                     recipe,
-                    signals=signals,
-                    alpha=self.student_recipe["labels"]["alpha"] if soft else 0.0,
-                    architecture=Architecture(**self.student_recipe["architecture"]),
-                    folder=out,
+                    **self._answers(told, targets),
+                    alpha=settings["labels"]["alpha"] if told.divergence else 0.0,
+                    architecture=architecture,
+                    start=start,
+                    folder=self.folder / name,
                     validate=self.validator(),
-                    validate_every=1_000_000,
+                    validate_every=settings.get("validate_every", 1_000_000),
                     progress=bar,
                 )
-            self._save(model, f"{method}-{seed}")
-        return out / "model"
+            self._save(model, name)
+        return self.folder / name / "model"
 
-    def cached_signals(self, method: str, sources, targets) -> SignalCache:
-        """The signals of a method's targets, from disk once they were made."""
-        path = self.folder / "signals" / f"{method}.pt"
+    def _copied(self, architecture: Architecture) -> MarianMTModel:
+        """A student of the teacher's width with some of its layers."""
+        teacher = load_model(self.train_teacher())
+        return shrink(teacher, self.vocabulary, architecture)
+
+    def _answers(self, told: Method, targets: list[str]) -> dict:
+        """The teacher's answers that a method needs: none, cached, or itself."""
+        if told.share:
+            return {"teacher": load_model(self.train_teacher())}
+        if not told.cached:
+            return {}
+        read = self.student_data[0]
+        if told.misled:
+            read = random.Random("misled").sample(read, len(read))
+        name = "misled" if told.misled else told.targets
+        return {"signals": self.cached_signals(name, read, targets)}
+
+    def cached_signals(self, name: str, sources, targets) -> SignalCache:
+        """The signals of these targets, from disk once they were made."""
+        path = self.folder / "signals" / f"{name}.pt"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.part")
