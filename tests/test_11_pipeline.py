@@ -111,13 +111,14 @@ def test_the_teacher_grows_out_of_its_base(tiny_world):
 def test_unsound_labels_give_way_to_their_references(tiny_world, monkeypatch):
     pipeline = Pipeline(tiny_world)
     sources, references = pipeline.student_data
-    labels = dict(zip(sources, ["gira luz abre puerta"] * len(sources), strict=True))
+    sound = [f"{reference} ya" for reference in references]
+    labels = dict(zip(sources, sound, strict=True))
     labels[sources[3]] = "luz luz luz luz luz luz luz"
     monkeypatch.setattr(Pipeline, "label", lambda self: labels)
     targets, faults = pipeline.distilled_targets()
     assert targets[3] == references[3]
     assert faults == {"looping": 1}
-    assert targets.count("gira luz abre puerta") >= len(sources) - 1
+    assert targets[:3] == sound[:3] and targets[4:] == sound[4:]
 
 
 @pytest.mark.parametrize(
