@@ -29,6 +29,7 @@ COMMANDS = (
     "train",
     "distil",
     "reproduce",
+    "evidence",
     "bench",
 )
 INTERRUPTED = 130  # the shell's own code for Ctrl-C: 128 + SIGINT

@@ -161,8 +161,8 @@ def distil(
         sources, encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
     )
     model = start or build_model(architecture, vocabulary, recipe.seed)
-    hooks = _hooks(method, signals, teacher, alpha)
-    trainer = Trainer(model, recipe, epochs, **hooks, **trainer_options)
+    told = hooks(method, signals, teacher, alpha)
+    trainer = Trainer(model, recipe, epochs, **told, **trainer_options)
     return trainer.run(), trainer.history
 
 
@@ -179,7 +179,7 @@ def as_method(method: str | Method) -> Method:
     return METHODS[method]
 
 
-def _hooks(method: Method, signals, teacher, alpha: float) -> dict:
+def hooks(method: Method, signals, teacher, alpha: float) -> dict:
     """What the method makes of the trainer: its loss, and who chooses the targets."""
     if method.share:
         mix = OnPolicyMix(teacher, method.share, method.divergence, alpha)

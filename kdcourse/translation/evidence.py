@@ -1,0 +1,290 @@
+"""The table of methods: what each ingredient bought, with intervals and verdicts.
+
+``python -m kdcourse evidence`` trains every method of ``recipes/evidence.toml`` with
+each seed, reads the test split with all of them and writes one JSON; a killed run goes
+on where it was. The record that ships is ``load_evidence()``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from statistics import mean
+
+from .behaviour import calibration_error, peakedness
+from .decoding import model_hash, open_translator
+from .distil import METHODS, StudentEpochs, hooks
+from .evaluation import paired_bootstrap, score
+from .examples import encode_targets, fixed_examples
+from .measure import manifest, verdict, write_json
+from .models import Architecture, build_model, count_parameters, load_model
+from .pipeline import WIDE, Pipeline
+from .training import Recipe, Trainer
+from .vocabulary import SubwordSampler
+
+BEAM = 4
+BASELINES = ("untaught", "sequence")
+
+
+@cache
+def load_evidence() -> dict:
+    """The recorded table of methods that ships with the package."""
+    path = resources.files("kdcourse") / "assets" / "runs" / "evidence.json"
+    return json.loads(path.read_text("utf-8"))
+
+
+def baselines_of(method: str) -> tuple[str, ...]:
+    """What a method is compared with: twins of the same size, never with itself."""
+    if method in WIDE:
+        return ("wide",) if method != "wide" else ()
+    return tuple(name for name in BASELINES if name != method)
+
+
+class Evidence:
+    """Train, read and compare the students of one run; every step can be killed."""
+
+    def __init__(self, pipeline: Pipeline):
+        self.run = pipeline
+        self.sources, self.references = pipeline.sides("test")
+        comparison = pipeline.student_recipe["comparison"]
+        self.methods, self.seeds = comparison["methods"], comparison["seeds"]
+
+    def train(self) -> None:
+        """Whatever is not trained yet, seed by seed."""
+        for seed in self.seeds:
+            for method in self.methods:
+                self.run.train_student(method, seed)
+
+    def reading(self, method: str, seed: int) -> dict:
+        """One student's translations and figures on the test split, from disk if there.
+
+        Kept under the model's hash: a student trained anew is read anew.
+        """
+        name = f"{method}-{seed}"
+        folder = self.run.folder / name / "model"
+        path, known = self.run.folder / name / "reading.json", model_hash(folder)
+        if path.is_file():
+            kept = json.loads(path.read_text("utf-8"))
+            if kept["model"] == known:
+                return kept
+        result = {"model": known, "method": method, "seed": seed} | self._read(folder)
+        write_json(path, result)
+        return result
+
+    def _read(self, folder: Path) -> dict:
+        model, result = load_model(folder), {}
+        for prefix, beam in (("", 1), ("beam_", BEAM)):
+            lines = open_translator(folder, beam=beam).translate(self.sources)
+            scores = score(lines, self.references)
+            result |= {f"{prefix}lines": lines}
+            result |= {f"{prefix}bleu": scores.bleu, f"{prefix}chrf": scores.chrf}
+        vocabulary = self.run.vocabulary
+        examples = fixed_examples(self.sources, self.references, vocabulary)
+        return result | {
+            "parameters": count_parameters(model),
+            "peakedness": peakedness(model, vocabulary, self.sources),
+            "calibration_error": calibration_error(model, examples),
+        }
+
+    def student(self, method: str, seed: int) -> dict:
+        """One row of the record: the figures and the learning curve, without lines."""
+        row = self.reading(method, seed)
+        kept = {k: v for k, v in row.items() if not k.endswith("lines")}
+        return kept | {"curve": self.run.curve(f"{method}-{seed}")}
+
+    def comparison(self, method: str, baseline: str, seed: int) -> dict:
+        """A method against a baseline of the same seed: gain, interval and p."""
+        ours, theirs = self.reading(method, seed), self.reading(baseline, seed)
+        result = paired_bootstrap(ours["lines"], theirs["lines"], self.references)
+        return {
+            "method": method,
+            "baseline": baseline,
+            "seed": seed,
+            "gain": result.delta,
+            "interval": [result.low, result.high],
+            "p": result.p,
+            "beam_gain": ours["beam_bleu"] - theirs["beam_bleu"],
+        }
+
+    def record(self) -> dict:
+        """The whole table but its costs."""
+        students = [self.student(m, s) for m in self.methods for s in self.seeds]
+        comparisons = [
+            self.comparison(method, baseline, seed)
+            for method in self.methods
+            for baseline in baselines_of(method)
+            for seed in self.seeds
+        ]
+        some = score(self.references, self.references)
+        return {
+            "manifest": manifest(self.run),
+            "signatures": {
+                "bleu": some.bleu_signature,
+                "chrf": some.chrf_signature,
+            },
+            "budget_tokens": self.run.student_recipe["training"]["budget_tokens"],
+            "wide_budget_tokens": self.run.student_recipe["wide"]["training"][
+                "budget_tokens"
+            ],
+            "students": students,
+            "comparisons": comparisons,
+            "verdicts": verdicts(comparisons),
+            "findings": findings(students, comparisons),
+        }
+
+
+def verdicts(comparisons: Sequence[dict]) -> dict:
+    """{method: {baseline: one of BEATS, NO BEATS, INCONCLUSIVE}} (measure.verdict)."""
+    table: dict[str, dict[str, str]] = {}
+    for row in comparisons:
+        pair = row["method"], row["baseline"]
+        same = [c for c in comparisons if (c["method"], c["baseline"]) == pair]
+        word = verdict([c["gain"] for c in same], [c["p"] for c in same])
+        table.setdefault(pair[0], {})[pair[1]] = word
+    return table
+
+
+def holds(differences: Sequence[float]) -> str:
+    """Whether all seeds agree that a difference is above zero: yes, no, or neither."""
+    if all(d > 0 for d in differences):
+        return "yes"
+    return "no" if all(d <= 0 for d in differences) else "inconclusive"
+
+
+def findings(students: Sequence[dict], comparisons: Sequence[dict]) -> list[dict]:
+    """What the literature found, and the same difference here, seed by seed.
+
+    Each has ``claim``, ``source``, ``differences`` (one a seed) and ``holds``, which
+    asks no more than that all seeds agree in sign.
+    """
+
+    def figures(method: str, name: str) -> list[float]:
+        rows = [s for s in students if s["method"] == method]
+        return [s[name] for s in sorted(rows, key=lambda s: s["seed"])]
+
+    def minus(method: str, baseline: str, name: str = "bleu") -> list[float]:
+        ours, theirs = figures(method, name), figures(baseline, name)
+        return [a - b for a, b in zip(ours, theirs, strict=True)]
+
+    greedy = minus("sequence", "untaught")
+    beam = minus("sequence", "untaught", "beam_bleu")
+    others = {s["method"] for s in students} - {"both", *WIDE}
+    best = [
+        max(column)
+        for column in zip(*(figures(m, "bleu") for m in others), strict=True)
+    ]
+    rows = [
+        (
+            "sequence-level distillation helps greedy search more than beam search",
+            "Kim & Rush 2016",
+            [g - b for g, b in zip(greedy, beam, strict=True)],
+        ),
+        (
+            "a student taught on the teacher's translations is more peaked",
+            "Kim & Rush 2016",
+            minus("sequence", "untaught", "peakedness"),
+        ),
+        (
+            "Jensen-Shannon teaches at least as well as the forward KL",
+            "f-distill 2023",
+            minus("word-js", "word"),
+        ),
+        (
+            "sequence- and word-level together teach best of all",
+            "Kim & Rush 2016",
+            [a - b for a, b in zip(figures("both", "bleu"), best, strict=True)],
+        ),
+    ]
+    return [
+        {"claim": c, "source": s, "differences": d, "holds": holds(d)}
+        for c, s, d in rows
+    ]
+
+
+# --- What it costs ---------------------------------------------------------------
+
+
+def costs(
+    pipeline: Pipeline,
+    *,
+    steps: int = 80,
+    warmup: int = 20,
+    rows: int = 500,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict:
+    """Seconds of one core, measured side by side on a machine that does nothing else.
+
+    ``training`` holds for each method the seconds that its budget takes, from
+    ``steps`` timed steps; ``preparation`` the seconds for the whole corpus of
+    students of one teacher search, and of caching its answers, from ``rows`` rows.
+    """
+    recipe = pipeline.student_recipe
+    seconds = {
+        method: _training_seconds(pipeline, method, steps, warmup, clock)
+        for method in recipe["comparison"]["methods"]
+    }
+    return {
+        "training": seconds,
+        "preparation": _preparation_seconds(pipeline, rows, clock),
+    }
+
+
+def _training_seconds(pipeline, method, steps, warmup, clock) -> float:
+    settings = pipeline.student_recipe | (
+        pipeline.student_recipe["wide"] if method in WIDE else {}
+    )
+    told = METHODS["untaught" if method in WIDE else method]
+    sources, targets = pipeline.student_data[0], pipeline.targets(told.targets)
+    recipe = Recipe(**settings["training"], seed=1)
+    epochs = StudentEpochs(
+        sources,
+        encode_targets(targets, pipeline.vocabulary),
+        SubwordSampler(pipeline.vocabulary),
+    )
+    answers = {"signals": None, "teacher": None} | pipeline.answers(told, targets)
+    alpha = settings["labels"]["alpha"]
+    trainer = Trainer(
+        build_model(Architecture(**settings["architecture"]), pipeline.vocabulary, 1),
+        recipe,
+        epochs,
+        **hooks(told, answers["signals"], answers["teacher"], alpha),
+    )
+    batches = trainer.batches()
+    for batch in islice(batches, warmup):
+        trainer.step(batch)
+    before, started = trainer.state["tokens"], clock()
+    for batch in islice(batches, steps):
+        trainer.step(batch)
+    spent, tokens = clock() - started, trainer.state["tokens"] - before
+    return spent * recipe.budget_tokens / tokens
+
+
+def _preparation_seconds(pipeline, rows, clock) -> dict:
+    sources, references = pipeline.student_data
+    share, some = len(sources) / rows, sources[:rows]
+    labels = pipeline.student_recipe["labels"]
+    translator = open_translator(
+        pipeline.train_teacher(),
+        beam=labels["beam"],
+        compute_type=labels["compute_type"],
+        shield=False,
+    )
+    translator.translate(sources[rows : rows + 20])
+    started = clock()
+    translator.translate(some)
+    labelled = clock()
+    pipeline.signals(some, references[:rows])
+    return {
+        "labels": (labelled - started) * share,
+        "signals": (clock() - labelled) * share,
+    }
+
+
+def mean_of(record: dict, method: str, figure: str) -> float:
+    """The mean over seeds of one figure of a method, such as "bleu"."""
+    return mean(s[figure] for s in record["students"] if s["method"] == method)
