@@ -23,7 +23,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
-from .caching import SignalCache, cache_signals
+from .caching import SignalCache, cache_corpus, cache_signals
 from .corpus import Row, content_hash, load_corpus
 from .decoding import SearchTranslator, TorchTranslator, model_folder
 from .distil import METHODS, Method, distil, with_invented_names
@@ -224,7 +224,7 @@ class Pipeline:
                     targets,
                     self.vocabulary,
                     recipe,
-                    **self._answers(told, targets),
+                    **self.answers(told, targets),
                     alpha=settings["labels"]["alpha"] if told.divergence else 0.0,
                     architecture=architecture,
                     start=start,
@@ -241,7 +241,7 @@ class Pipeline:
         teacher = load_model(self.train_teacher())
         return shrink(teacher, self.vocabulary, architecture)
 
-    def _answers(self, told: Method, targets: list[str]) -> dict:
+    def answers(self, told: Method, targets: list[str]) -> dict:
         """The teacher's answers that a method needs: none, cached, or itself."""
         if told.share:
             return {"teacher": load_model(self.train_teacher())}
@@ -254,14 +254,20 @@ class Pipeline:
         return {"signals": self.cached_signals(name, read, targets)}
 
     def cached_signals(self, name: str, sources, targets) -> SignalCache:
-        """The signals of these targets, from disk once they were made."""
-        path = self.folder / "signals" / f"{name}.pt"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.part")
-            torch.save(vars(self.signals(sources, targets)), partial)
-            os.replace(partial, path)
-        return SignalCache(**torch.load(path, weights_only=True))
+        """The teacher's k best answers for each token of these targets, kept on disk.
+
+        Answered from there once they were made; a killed run goes on where it was.
+        """
+        return cache_corpus(
+            sources,
+            targets,
+            self.vocabulary,
+            self.train_teacher(),
+            self.folder / "signals" / name,
+            k=self.student_recipe["labels"]["k"],
+            precision="auto",
+            workers=torch.get_num_threads(),
+        )
 
     def signals(self, sources: list[str], targets: list[str]) -> SignalCache:
         """The teacher's k best answers for each token of these targets."""

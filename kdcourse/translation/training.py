@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import pickle
 import random
 import time
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +25,25 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import MarianMTModel
 
 from ..errors import KdcourseError
-from ..theory.arguments import IGNORE
+from ..theory.arguments import IGNORE, BadArgument
 from ..theory.losses import cross_entropy
+from .storage import write_whole, writing_whole
+
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+FIELDS = {"weights", "average", "optimizer", "state", "history", "rng", "recipe"}
+FIELDS |= {"precision"}
+UNREADABLE = (
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -177,6 +197,37 @@ def reference_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
 
 
+class OutOfMemory(KdcourseError):
+    """A batch needed more memory than there is."""
+
+
+@contextmanager
+def explained_memory(batch: Batch, kept: str) -> Iterator[None]:
+    """An allocation that is refused becomes an ``OutOfMemory`` that names the batch.
+
+    ``kept`` is a sentence on what is not lost by it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        rows, length = batch.labels.shape
+        raise OutOfMemory(
+            f"A batch of {rows} rows, sources padded to {batch.input_ids.shape[1]} and "
+            f"targets to {length} tokens, needs more memory than there is. {kept}",
+            wanted="batches that fit into the memory beside the model",
+            todo="Lower batch_tokens, or close other programs, and run it again.",
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("can't allocate memory", "not enough memory"))
+
+
 class Trainer:
     """Train a model on epochs of examples until its token budget is spent.
 
@@ -237,7 +288,13 @@ class Trainer:
         saved = time.monotonic()
         for batch in self.batches():
             started = time.monotonic()
-            self.step(batch)
+            try:
+                self.step(batch)
+            except OutOfMemory:
+                self.state["batch"] -= 1  # it is still to be learned
+                if self.folder:
+                    self.save()
+                raise
             self.state["seconds"] += time.monotonic() - started
             if self.progress:
                 self.progress(batch.tokens)
@@ -273,25 +330,84 @@ class Trainer:
             self.state |= {"epoch": epoch + 1, "batch": 0}
 
     def step(self, batch: Batch) -> None:
-        """One optimiser step on one batch."""
+        """One optimiser step on one batch; where it fails, no weight has moved.
+
+        Raises:
+            OutOfMemory: the batch does not fit into the memory.
+            KdcourseError: the loss or a gradient is NaN or infinite.
+        """
         self.model.train()
         progress = self.state["tokens"] / self.recipe.budget_tokens
         rate = learning_rate(progress, self.state["step"], self.recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if self.rewrite:
-            batch = self.rewrite(self.model, batch)
-        tokens = batch.tokens
-        loss = self.loss(token_logits(self.model, batch, self.precision), batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss / tokens).backward()
-        torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
-        self.optimizer.step()
+        with self._undone_unless_finite(batch):
+            if self.rewrite:
+                batch = self.rewrite(self.model, batch)
+            tokens = batch.tokens
+            loss = self._finite_loss(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss / tokens).backward()
+            self._clip()
+            self.optimizer.step()
         self._update_average()
         self.state["step"] += 1
         self.state["tokens"] += tokens
         self.state["loss_sum"] += float(loss.detach())
         self.state["loss_tokens"] += tokens
+
+    @contextmanager
+    def _undone_unless_finite(self, batch: Batch) -> Iterator[None]:
+        """Explain a batch that is too large; leave no trace of a step that failed."""
+        generator = torch.get_rng_state()
+        try:
+            with explained_memory(batch, self._kept()):
+                yield
+        except Exception:
+            torch.set_rng_state(generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.state["step"] == 0:  # the moments were being allocated
+                self.optimizer.state.clear()
+            raise
+
+    def _finite_loss(self, batch: Batch) -> torch.Tensor:
+        """The summed loss of a batch, checked."""
+        logits = token_logits(self.model, batch, self.precision)
+        try:
+            loss = self.loss(logits, batch)
+        except BadArgument as error:  # theory's losses say so themselves
+            if logits.isfinite().all():
+                raise
+            raise self._not_finite("logits", logits.detach()) from error
+        if not loss.isfinite():
+            raise self._not_finite("loss", loss.detach())
+        return loss
+
+    def _clip(self) -> None:
+        """Clip the gradient's norm, checked: one NaN would spoil every weight."""
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
+        if not norm.isfinite():
+            raise self._not_finite("gradient's norm", norm)
+
+    def _not_finite(self, what: str, values: torch.Tensor) -> KdcourseError:
+        bad = values[~values.isfinite()].flatten()[0].item()
+        state, rate = self.state, self.optimizer.param_groups[0]["lr"]
+        return KdcourseError(
+            f"The {what} {'are' if what.endswith('s') else 'is'} {bad} at step "
+            f"{state['step'] + 1} (epoch {state['epoch']}, batch {state['batch']}, "
+            f"learning rate {rate:.3g}). {self._kept()}",
+            wanted="a finite loss and finite gradients at every step",
+            todo="Train with a lower peak_learning_rate or a longer warm-up in a new "
+            "folder; if it comes back, look for a 0 · inf or log 0 in the loss.",
+        )
+
+    def _kept(self) -> str:
+        if not self.folder:
+            return "The weights are still those of the step before."
+        return (
+            "The weights are still those of the step before; "
+            f"{self.folder / CHECKPOINT}, if there is one, is intact."
+        )
 
     def _update_average(self) -> None:
         # A young average follows quickly; an old one remembers 1 / (1 - decay) steps.
@@ -329,51 +445,118 @@ class Trainer:
             self.report(row)
 
     def save(self) -> None:
-        """Write a checkpoint whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, partial = (
-            self.folder / "checkpoint.pt",
-            self.folder / "checkpoint.pt.part",
-        )
-        torch.save(
-            {
-                "weights": [w.detach() for w in self.weights],
-                "average": self.average,
-                "optimizer": self.optimizer.state_dict(),
-                "state": self.state,
-                "history": self.history,
-                "rng": torch.get_rng_state(),
-                "recipe": asdict(self.recipe),
-                "precision": self.precision,
-            },
-            partial,
-        )
-        os.replace(partial, path)
-        (self.folder / "history.json").write_text(
-            json.dumps(self.history, indent=1) + "\n"
-        )
+        """Write a checkpoint whole or not at all; the one before it is kept as well.
+
+        Raises:
+            KdcourseError: the disk is full or read-only; older checkpoints are intact.
+        """
+        path = self.folder / CHECKPOINT
+        with writing_whole(path, keep=self.folder / PREVIOUS) as file:
+            torch.save(
+                {
+                    "weights": [w.detach() for w in self.weights],
+                    "average": self.average,
+                    "optimizer": self.optimizer.state_dict(),
+                    "state": self.state,
+                    "history": self.history,
+                    "rng": torch.get_rng_state(),
+                    "recipe": asdict(self.recipe),
+                    "precision": self.precision,
+                },
+                file,
+            )
+        history = json.dumps(self.history, indent=1) + "\n"
+        write_whole(self.folder / "history.json", history.encode())
 
     def resume(self) -> bool:
-        """Continue from the checkpoint in ``folder``, where there is one."""
-        path = self.folder / "checkpoint.pt" if self.folder else None
-        if path is None or not path.is_file():
+        """Continue from the checkpoint in ``folder``, where there is one.
+
+        A damaged checkpoint is told of in a warning, and the one before it is used:
+        the training is exact, so it ends with the same weights all the same. A lower
+        ``batch_tokens`` than the checkpoint's is accepted, for a machine with too
+        little memory: the epoch then begins anew. Any other recipe is an error.
+
+        Raises:
+            KdcourseError: no checkpoint can be read, or it is of another recipe.
+        """
+        saved = self._checkpoint()
+        if saved is None:
             return False
-        saved = torch.load(path, weights_only=True)
-        if saved["recipe"] != asdict(self.recipe):
-            raise KdcourseError(
-                f"{path} was made by another recipe: {saved['recipe']}.",
-                wanted=f"this one: {asdict(self.recipe)}",
-                todo="Give each recipe a folder of its own, or delete the checkpoint.",
-            )
+        self._check_recipe(saved)
         with torch.no_grad():
             for name, own in (("weights", self.weights), ("average", self.average)):
                 for weight, value in zip(own, saved[name], strict=True):
                     weight.copy_(value)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state, self.history = saved["state"], saved["history"]
+        if saved["recipe"]["batch_tokens"] != self.recipe.batch_tokens:
+            self.state["batch"] = 0
         self.precision = saved["precision"]
         torch.set_rng_state(saved["rng"])
         return True
+
+    def _checkpoint(self) -> dict | None:
+        """The newest checkpoint that can be read, or None where there is none."""
+        if self.folder is None:
+            return None
+        damaged = []
+        for path in (self.folder / CHECKPOINT, self.folder / PREVIOUS):
+            if not path.is_file():
+                continue
+            try:
+                saved = read_checkpoint(path)
+            except KdcourseError as error:
+                damaged.append(error)
+                continue
+            if damaged:
+                warnings.warn(f"{damaged[0].given} Using {path}.", stacklevel=3)
+            return saved
+        if damaged:
+            raise damaged[0]
+        return None
+
+    def _check_recipe(self, saved: dict) -> None:
+        old, new = saved["recipe"], asdict(self.recipe)
+        smaller = new["batch_tokens"] <= old["batch_tokens"]
+        given = f"another recipe: {old}"
+        if old | {"batch_tokens": 0} == new | {"batch_tokens": 0} and smaller:
+            shapes = [[w.shape for w in ws] for ws in (saved["weights"], self.weights)]
+            if shapes[0] == shapes[1]:
+                return
+            given, new = "a model of other sizes", "the very architecture"
+        raise KdcourseError(
+            f"{self.folder / CHECKPOINT} was made by {given}.",
+            wanted=f"this one: {new}",
+            todo="Give each recipe a folder of its own, or delete the checkpoint.",
+        )
+
+
+def read_checkpoint(path: Path) -> dict:
+    """The contents of a checkpoint, once each of its parts has proved intact.
+
+    ``torch.load`` would take a flipped bit for a weight: the checksums that are in the
+    file are compared here.
+
+    Raises:
+        KdcourseError: the file is cut, altered or no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            bad = file.testzip()
+        if bad is not None:
+            raise zipfile.BadZipFile(f"{bad} is not what its checksum says")
+        saved = torch.load(path, weights_only=True)
+        missing = FIELDS - saved.keys()
+        if missing:
+            raise KeyError(*missing)
+        return saved
+    except UNREADABLE as error:
+        raise KdcourseError(
+            f"{path} is damaged: {error}.",
+            wanted="a checkpoint as Trainer.save() writes it, whole",
+            todo="Copy it again from a backup, or delete the folder's checkpoints to "
+            "train from the start.",
+        ) from error
 
 
 def validation_loss(
