@@ -20,6 +20,8 @@ from kdcourse.translation.models import (
     grow,
     load_model,
     save_model,
+    shrink,
+    spread,
 )
 from kdcourse.translation.pipeline import read_recipe
 from kdcourse.translation.training import (
@@ -174,6 +176,42 @@ def test_a_grown_model_says_what_it_said_and_then_learns(vocabulary):
 def test_only_layers_can_be_added(vocabulary, architecture, words):
     with pytest.raises(KdcourseError, match=words):
         grow(build_model(tiny.TINY, vocabulary, 1), vocabulary, architecture)
+
+
+def test_a_shrunk_model_starts_with_the_teachers_layers(vocabulary):
+    teacher = build_model(DEEPER, vocabulary, 3)
+    student = shrink(teacher, vocabulary, Architecture(32, 64, 2, 2, 1, dropout=0.0))
+    kept = student.model.encoder.layers
+    for layer, source in ((0, 0), (1, 2)):  # evenly spaced: the first and the last
+        theirs = teacher.model.encoder.layers[source].state_dict()
+        for name, value in kept[layer].state_dict().items():
+            assert torch.equal(value, theirs[name])
+    assert torch.equal(
+        student.get_input_embeddings().weight, teacher.get_input_embeddings().weight
+    )
+    assert student.lm_head.weight is student.get_input_embeddings().weight
+    kept[0].fc1.weight.data.zero_()  # a copy: the teacher is not touched
+    assert teacher.model.encoder.layers[0].fc1.weight.abs().sum() > 0
+    whole = shrink(teacher, vocabulary, DEEPER)
+    batch = collate(fixed_examples(*tiny.pairs(4), vocabulary), tiny.PAD)
+    same = (student_logits(m.eval(), batch, "float32") for m in (teacher, whole))
+    torch.testing.assert_close(*same)
+
+
+def test_evenly_spaced_layers():
+    assert [spread(n, 7) for n in (1, 2, 3, 7)] == [[0], [0, 6], [0, 3, 6], [*range(7)]]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        (Architecture(16, 64, 2, 1, 1), "d_model 32 cannot be copied to 16"),
+        (Architecture(32, 64, 2, 4, 1), "encoder has 3 layers, not 4"),
+    ],
+)
+def test_what_cannot_be_copied_is_said(vocabulary, architecture, words):
+    with pytest.raises(KdcourseError, match=words):
+        shrink(build_model(DEEPER, vocabulary, 1), vocabulary, architecture)
 
 
 def test_saved_in_halves_tied_once_and_loaded_in_float32(vocabulary, tmp_path):

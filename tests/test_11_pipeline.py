@@ -30,13 +30,18 @@ def small_recipe(name):
     recipe["architecture"] |= sizes | {"decoder_layers": 1}
     if name == "student":
         recipe["comparison"]["seeds"] = [1, 2, 3]
-    recipe["training"] |= {
+    quick = {
         "budget_tokens": 3_000,
         "batch_tokens": 100,
         "peak_learning_rate": 5e-3,
         "warmup_steps": 5,
         "precision": "float32",
     }
+    recipe["training"] |= quick
+    if name == "evidence":
+        recipe["training"] |= {"budget_tokens": 1_000}
+        recipe["wide"]["training"] |= quick | {"budget_tokens": 1_000}
+        recipe["wide"]["architecture"] |= sizes | {"d_model": 32, "decoder_layers": 1}
     if name == "teacher":
         recipe["vocabulary"] |= {"size": 120, "shipped": False, "alphabet": ""}
         recipe["architecture"]["d_model"] = 32

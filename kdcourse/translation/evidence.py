@@ -134,7 +134,7 @@ class Evidence:
             "students": students,
             "comparisons": comparisons,
             "verdicts": verdicts(comparisons),
-            "findings": findings(students, comparisons),
+            "findings": findings(students),
         }
 
 
@@ -156,7 +156,7 @@ def holds(differences: Sequence[float]) -> str:
     return "no" if all(d <= 0 for d in differences) else "inconclusive"
 
 
-def findings(students: Sequence[dict], comparisons: Sequence[dict]) -> list[dict]:
+def findings(students: Sequence[dict]) -> list[dict]:
     """What the literature found, and the same difference here, seed by seed.
 
     Each has ``claim``, ``source``, ``differences`` (one a seed) and ``holds``, which

@@ -1,0 +1,154 @@
+"""The table of methods: trained, read, compared and told, on a tiny corpus."""
+
+import json
+
+import pytest
+from test_11_pipeline import tiny_world  # noqa: F401  (a fixture)
+
+from kdcourse.__main__ import main
+from kdcourse.translation.distil import METHODS
+from kdcourse.translation.evidence import (
+    Evidence,
+    baselines_of,
+    costs,
+    findings,
+    holds,
+    load_evidence,
+    verdicts,
+)
+from kdcourse.translation.pipeline import WIDE, Pipeline, read_recipe
+
+
+def row(method, seed, gain, p, baseline="untaught"):
+    return {
+        "method": method,
+        "baseline": baseline,
+        "seed": seed,
+        "gain": gain,
+        "p": p,
+    }
+
+
+def test_a_method_is_compared_with_its_twins_alone():
+    assert baselines_of("untaught") == ("sequence",)
+    assert baselines_of("word") == ("untaught", "sequence")
+    assert baselines_of("copied") == ("wide",)
+    assert baselines_of("wide") == ()
+
+
+def test_verdicts_are_given_pair_by_pair():
+    rows = [row("a", s, 1.0, 0.001) for s in (1, 2, 3)]
+    rows += [row("a", s, -1.0, 0.001, "sequence") for s in (1, 2, 3)]
+    rows += [row("b", s, g, 0.001) for s, g in ((1, 2.0), (2, 2.0), (3, -0.1))]
+    assert verdicts(rows) == {
+        "a": {"untaught": "BEATS", "sequence": "NO BEATS"},
+        "b": {"untaught": "INCONCLUSIVE"},
+    }
+
+
+def test_a_finding_holds_where_all_seeds_agree():
+    assert [holds(d) for d in ([1, 2], [0, -1], [1, -1])] == [
+        "yes",
+        "no",
+        "inconclusive",
+    ]
+
+
+def student(method, seed, bleu, beam, peaked=0.5):
+    return {
+        "method": method,
+        "seed": seed,
+        "bleu": bleu,
+        "beam_bleu": beam,
+        "peakedness": peaked,
+    }
+
+
+def test_findings_are_differences_of_the_same_seeds():
+    table = {
+        "untaught": [(30, 32, 0.1), (31, 33, 0.1)],
+        "sequence": [(33, 33, 0.3), (34, 35, 0.3)],
+        "word": [(32, 34, 0.1), (35, 36, 0.1)],
+        "word-js": [(33, 34, 0.1), (34, 35, 0.1)],
+        "both": [(34, 35, 0.3), (36, 37, 0.3)],
+    }
+    rows = [
+        student(method, seed, *figures)
+        for method, seeds in table.items()
+        for seed, figures in reversed([*enumerate(seeds, 1)])
+    ]
+    found = findings(rows)
+    assert [f["differences"] for f in found] == [
+        pytest.approx([2, 1]),
+        pytest.approx([0.2, 0.2]),
+        pytest.approx([1, -1]),
+        pytest.approx([1, 1]),
+    ]
+    assert [f["holds"] for f in found] == ["yes", "yes", "inconclusive", "yes"]
+
+
+def test_the_whole_table_from_training_to_verdicts(tiny_world, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(
+        "kdcourse.translation.evidence.costs", lambda pipeline: {"training": {}}
+    )
+    command = ["evidence", "--folder", str(tiny_world)]
+    assert main([*command, "--only", "word-rkl-2"]) == 0
+    stamp = tiny_world / "word-rkl-2" / "model" / "model.safetensors"
+    before = stamp.stat().st_mtime_ns
+    assert main(command) == 0
+    assert stamp.stat().st_mtime_ns == before  # what is there is not made again
+    record = json.loads((tiny_world / "evidence.json").read_text("utf-8"))
+    methods = read_recipe("evidence")["comparison"]["methods"]
+    assert {s["method"] for s in record["students"]} == set(methods)
+    assert len(record["students"]) == 3 * len(methods)
+    assert all(0 <= s["peakedness"] <= 1 for s in record["students"])
+    assert all("lines" not in s and s["curve"] for s in record["students"])
+    both = {(s["method"], s["seed"]): s for s in record["students"]}
+    for pair in record["comparisons"]:
+        ours = both[pair["method"], pair["seed"]]["bleu"]
+        theirs = both[pair["baseline"], pair["seed"]]["bleu"]
+        assert pair["gain"] == pytest.approx(ours - theirs, abs=1e-3)
+        assert pair["interval"][0] <= pair["gain"] <= pair["interval"][1]
+    widths = {m: both[m, 1]["parameters"] for m in methods}
+    assert widths["wide"] == widths["copied"] > widths["untaught"] == widths["both"]
+
+    pipeline = Pipeline(tiny_world, recipe="evidence")
+    kept = Evidence(pipeline).reading("word", 1)
+    path = tiny_world / "word-1" / "reading.json"
+    path.write_text(json.dumps(kept | {"bleu": -1.0}))
+    assert Evidence(pipeline).reading("word", 1)["bleu"] == -1.0  # read from disk
+    path.write_text(json.dumps(kept | {"bleu": -1.0, "model": "another"}))
+    assert Evidence(pipeline).reading("word", 1) == kept  # a new model is read anew
+
+    ticks = iter(range(1000))
+    prices = costs(pipeline, steps=2, warmup=1, rows=5, clock=lambda: next(ticks))
+    assert prices["training"].keys() == set(methods)
+    assert min(prices["training"].values()) > 0
+    assert set(prices["preparation"]) == {"labels", "signals"}
+
+
+def test_the_recipe_differs_from_the_shipped_students_in_its_budget_alone():
+    ours, shipped = read_recipe("evidence"), read_recipe("student")
+    assert ours["architecture"] == shipped["architecture"]
+    assert ours["data"] == shipped["data"] and ours["labels"] == shipped["labels"]
+    changed = {
+        k for k, v in ours["training"].items() if v != shipped["training"].get(k)
+    }
+    assert changed == {"budget_tokens", "precision"}
+    assert set(ours["comparison"]["methods"]) <= METHODS.keys() | set(WIDE)
+
+
+def test_the_shipped_record_is_whole_and_tells_its_own_verdicts():
+    record = load_evidence()
+    recipe = read_recipe("evidence")
+    wanted = {
+        (m, s)
+        for m in recipe["comparison"]["methods"]
+        for s in recipe["comparison"]["seeds"]
+    }
+    assert {(s["method"], s["seed"]) for s in record["students"]} == wanted
+    assert record["verdicts"] == verdicts(record["comparisons"])
+    assert record["findings"] == findings(record["students"])
+    assert record["budget_tokens"] == recipe["training"]["budget_tokens"]
+    assert record["manifest"]["recipes"]["student"] == recipe
+    assert record["costs"]["training"].keys() == set(recipe["comparison"]["methods"])
