@@ -26,15 +26,14 @@ def own_outputs(model: MarianMTModel, batch: Batch, *, sample: bool = True) -> B
     """
     training, pad = model.training, model.config.pad_token_id
     limit = min(MAX_TOKENS, 2 * batch.input_ids.shape[1] + 10)
+    everything = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {}
     with torch.no_grad():
         rows = model.eval().generate(
             batch.input_ids,
             attention_mask=batch.attention_mask,
             do_sample=sample,
             num_beams=1,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
+            **everything,
             max_new_tokens=limit,
             max_length=None,
             forced_eos_token_id=None,
