@@ -82,7 +82,6 @@ $(PEERS_READY): $(READY) requirements-peers.txt
 	@$(PY) -m venv --clear $(PEERS)
 	@$(PY) -c 'import site; print(site.getsitepackages()[0])' > $(PEERS)/course.path
 	@cp $(PEERS)/course.path "$$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/course.pth"
-	@$(PEERS)/bin/python -m pip install -qq tensorboard==$$(sed -n 's/^tensorboard==//p' requirements-peers.txt)
 	@$(PEERS)/bin/python -m pip install -qq --no-deps -r requirements-peers.txt
 	@touch $@
 
