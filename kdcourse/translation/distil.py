@@ -14,6 +14,7 @@ word-js        references                            Jensen-Shannon
 word-tvd       references                            total variation
 word-skew      references                            skew KL
 shuffled       references                            KL, of another source's answers
+self           references                            KL, of its own trained twin
 sequence       the teacher's beam translations       -log Pr^s of the token
 interpolation  its candidates nearest the reference  -log Pr^s of the token
 samples        the teacher's samples                 -log Pr^s of the token
@@ -42,6 +43,8 @@ from .on_policy import OnPolicyMix
 from .training import Example, Recipe, Trainer
 from .vocabulary import SubwordSampler
 
+TEACHER, ANOTHERS, ITSELF = "the teacher", "another row's", "itself"
+
 
 @dataclass(frozen=True)
 class Method:
@@ -49,15 +52,17 @@ class Method:
 
     ``targets`` names the sequences; ``divergence`` is None for hard labels alone, else
     a name of ``theory.divergences.DIVERGENCES``; ``share`` is λ, the share of steps on
-    the student's own samples; ``smoothing`` is ε; ``misled`` lets the teacher read
-    another row's source, the control of which nothing should be learned.
+    the student's own samples; ``smoothing`` is ε. ``teacher`` says who answers: the
+    teacher; "another row's", the teacher reading another row's source, the control of
+    which nothing should be learned; or "itself", the untaught student of the same
+    seed once it is trained.
     """
 
     targets: str = "references"
     divergence: str | None = None
     share: float = 0.0
     smoothing: float = 0.0
-    misled: bool = False
+    teacher: str = TEACHER
 
     @property
     def cached(self) -> bool:
@@ -73,7 +78,8 @@ METHODS = {
     "word-js": Method(divergence="generalised_js"),
     "word-tvd": Method(divergence="total_variation"),
     "word-skew": Method(divergence="skew_kl"),
-    "shuffled": Method(divergence="forward_kl", misled=True),
+    "shuffled": Method(divergence="forward_kl", teacher=ANOTHERS),
+    "self": Method(divergence="forward_kl", teacher=ITSELF),
     "sequence": Method("beam"),
     "interpolation": Method("interpolation"),
     "samples": Method("samples"),

@@ -26,7 +26,14 @@ from transformers import MarianMTModel, PreTrainedTokenizerFast
 from .caching import SignalCache, cache_corpus, cache_signals
 from .corpus import Row, content_hash, load_corpus
 from .decoding import SearchTranslator, TorchTranslator, model_folder
-from .distil import METHODS, Method, distil, with_invented_names
+from .distil import (
+    ANOTHERS,
+    ITSELF,
+    METHODS,
+    Method,
+    distil,
+    with_invented_names,
+)
 from .evaluation import score
 from .examples import SampledEpochs, encode_targets, fixed_examples
 from .interpolation import interpolate
@@ -224,7 +231,7 @@ class Pipeline:
                     targets,
                     self.vocabulary,
                     recipe,
-                    **self.answers(told, targets),
+                    **self.answers(told, targets, seed),
                     alpha=settings["labels"]["alpha"] if told.divergence else 0.0,
                     architecture=architecture,
                     start=start,
@@ -241,28 +248,30 @@ class Pipeline:
         teacher = load_model(self.train_teacher())
         return shrink(teacher, self.vocabulary, architecture)
 
-    def answers(self, told: Method, targets: list[str]) -> dict:
+    def answers(self, told: Method, targets: list[str], seed: int) -> dict:
         """The teacher's answers that a method needs: none, cached, or itself."""
         if told.share:
             return {"teacher": load_model(self.train_teacher())}
         if not told.cached:
             return {}
-        read = self.student_data[0]
-        if told.misled:
-            read = random.Random("misled").sample(read, len(read))
-        name = "misled" if told.misled else told.targets
-        return {"signals": self.cached_signals(name, read, targets)}
+        read, name, teacher = self.student_data[0], told.targets, None
+        if told.teacher == ANOTHERS:
+            read, name = random.Random("misled").sample(read, len(read)), "misled"
+        if told.teacher == ITSELF:
+            name, teacher = f"self-{seed}", self.train_student("untaught", seed)
+        return {"signals": self.cached_signals(name, read, targets, teacher)}
 
-    def cached_signals(self, name: str, sources, targets) -> SignalCache:
+    def cached_signals(self, name: str, sources, targets, teacher=None) -> SignalCache:
         """The teacher's k best answers for each token of these targets, kept on disk.
 
         Answered from there once they were made; a killed run goes on where it was.
+        ``teacher`` is the folder of another one than this run's.
         """
         return cache_corpus(
             sources,
             targets,
             self.vocabulary,
-            self.train_teacher(),
+            teacher or self.train_teacher(),
             self.folder / "signals" / name,
             k=self.student_recipe["labels"]["k"],
             precision="auto",
