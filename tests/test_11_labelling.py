@@ -18,7 +18,7 @@ import tiny
 import torch
 
 from kdcourse.errors import KdcourseError
-from kdcourse.translation import labelling
+from kdcourse.translation import labelling, storage
 from kdcourse.translation.corpus import normalise
 from kdcourse.translation.decoding import open_translator
 from kdcourse.translation.examples import fixed_examples
@@ -147,7 +147,7 @@ def test_a_run_stopped_at_any_write_ends_with_the_same_bytes(
             raise PowerCut
 
     with monkeypatch.context() as patch:
-        patch.setattr(labelling.os, "replace", cut)
+        patch.setattr(storage.os, "replace", cut)
         with pytest.raises(PowerCut):
             label_corpus(SOURCES, teacher, tmp_path, **OPTIONS)
     assert contents(tmp_path) != contents(whole)
@@ -161,14 +161,14 @@ def test_a_process_killed_midway_ends_with_the_same_bytes(teacher, whole, tmp_pa
     (tmp_path / "sources.json").write_text(json.dumps(SOURCES))
     code = f"""
         import json, sys, time
-        from kdcourse.translation import labelling
+        from kdcourse.translation import labelling, storage
 
-        write = labelling.write_manifest
+        write = storage.write_manifest
         def slowly(*arguments):
             write(*arguments)
             time.sleep(0.5)
 
-        labelling.write_manifest = slowly
+        storage.write_manifest = slowly
         sources = json.load(open(sys.argv[1]))
         labelling.label_corpus(sources, sys.argv[2], sys.argv[3], **{OPTIONS})
     """

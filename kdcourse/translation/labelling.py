@@ -15,12 +15,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,10 +32,13 @@ from .corpus import LENGTH_RATIO_FROM, MAX_LENGTH_RATIO, normalise, placeholders
 from .decoding import model_folder, model_hash, open_translator
 from .models import load_model
 from .sampling import own_outputs
+from .storage import Store, read_store, shard_parts
 from .training import IGNORE, Batch, Example, token_batches
 from .vocabulary import EOS_ID, load_vocabulary
 
 FORMAT = 1  # raise it whenever the same teacher would give other labels or files
+# Labels made before there were seals are read too.
+STORE = {"maker": "label_corpus()", "things": "labels", "sealed": False}
 KEY_DIGITS = 16
 CHUNK = 250  # sources translated between two steps of the progress bar
 EXAMPLES = 3  # shown in an error
@@ -76,30 +77,24 @@ class Labels:
         Raises:
             KdcourseError: there are none, they are not finished, or were altered.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder)
-        if manifest is None or not manifest["complete"]:
-            state = "No labels" if manifest is None else "Unfinished labels"
-            raise KdcourseError(
-                f"{state} in {folder}.",
-                wanted="a folder that label_corpus() has filled to the end",
-                todo="Run label_corpus() on it: it goes on where it stopped.",
-            )
+        manifest, shards = read_store(folder, ("sources", "count"), **STORE)
         targets: dict[str, str] = {}
         several: dict[str, list[str]] = {}
-        for name, digest in manifest["shards"].items():
-            if not is_intact(folder / name, digest):
+        for data in shards:
+            for row in map(json.loads, gzip.decompress(data).splitlines()):
+                if "targets" in row:
+                    several[row["key"]] = row["targets"]
+                first = row["target"] if "target" in row else row["targets"][0]
+                targets[row["key"]] = first
+        held = {"count": len(targets), "sources": keys_hash(sorted(targets))}
+        for name, value in held.items():
+            if manifest[name] != value:
                 raise KdcourseError(
-                    f"{folder / name} is missing or is not what the manifest says.",
-                    wanted=f"a file with SHA-256 {digest}",
-                    todo="Run label_corpus() again: it makes this shard anew.",
+                    f"The labels in {folder} are not those that its manifest speaks "
+                    f"of: {name} {value} for {manifest[name]}.",
+                    wanted="the folder as label_corpus() filled it",
+                    todo="Copy it again, or delete it and run label_corpus() again.",
                 )
-            with gzip.open(folder / name, "rt", encoding="utf-8") as lines:
-                for row in map(json.loads, lines):
-                    if "targets" in row:
-                        several[row["key"]] = row["targets"]
-                    first = row["target"] if "target" in row else row["targets"][0]
-                    targets[row["key"]] = first
         return cls(manifest, targets, several)
 
     def __len__(self) -> int:
@@ -177,59 +172,43 @@ def label_corpus(
     check_search(search, candidates, beam)
     texts = keyed(sources)
     keys = sorted(texts)
-    starts = range(0, len(keys), shard_size)
-    shards = {
-        f"shard-{number:05d}.jsonl.gz": keys[start : start + shard_size]
-        for number, start in enumerate(starts)
-    }
-    folder = Path(out_folder)
-    manifest = {
+    wanted = {
         "format": FORMAT,
         "teacher": model_hash(teacher_folder),
         "beam": beam,
         "compute_type": compute_type,
         "ctranslate2": ctranslate2.__version__,
-        "sources": hashlib.sha256("".join(keys).encode()).hexdigest(),
+        "sources": keys_hash(keys),
         "count": len(keys),
         "shard_size": shard_size,
     }
     if (search, candidates) != ("beam", 1):  # what a plain search's does not name
-        manifest |= {"search": search, "candidates": candidates}
-    manifest |= {"complete": False, "shards": begun(folder, manifest)}
-    todo = {n: k for n, k in shards.items() if n not in manifest["shards"]}
+        wanted |= {"search": search, "candidates": candidates}
+    if search == "samples":
+        workers = 1  # torch's threads all draw from one generator
+    parts = shard_parts(keys, shard_size, ".jsonl.gz")
+    store = Store(out_folder, wanted, parts, **STORE)
+    left = sum(map(len, store.todo.values()))
     with tqdm(total=len(keys), desc="Labelling", unit=" sources", disable=None) as bar:
-        bar.update(len(keys) - sum(map(len, todo.values())))
+        bar.update(len(keys) - left)
         labellers: SimpleQueue[Labeller] = SimpleQueue()
-        for _ in range(min(workers, len(todo))):
-            labellers.put(labeller(teacher_folder, search, candidates, manifest))
+        for _ in range(min(workers, len(store.todo))):
+            labellers.put(labeller(teacher_folder, search, candidates, wanted))
 
-        def make(name: str) -> tuple[str, str]:
-            label, part = labellers.get(), todo[name]
-            lines = in_chunks([texts[key] for key in part], label, bar)
+        def make(part: list[str]) -> bytes:
+            label = labellers.get()
             try:
-                data = pack(part, lines)
+                return pack(part, in_chunks([texts[key] for key in part], label, bar))
             finally:
                 labellers.put(label)
-            write_whole(folder / name, data)
-            return name, hashlib.sha256(data).hexdigest()
 
-        for name, digest in in_turns(make, todo, workers):
-            manifest["shards"][name] = digest
-            write_manifest(folder, manifest)
-    manifest["shards"] = dict(sorted(manifest["shards"].items()))
-    write_manifest(folder, manifest | {"complete": True})
-    return Labels.load(folder)
+        store.fill(make, workers)
+    return Labels.load(out_folder)
 
 
-def in_turns(make: Callable, tasks: Iterable, workers: int) -> Iterator:
-    """``make(task)`` for each task, ``workers`` at a time; the first error ends it."""
-    with ThreadPoolExecutor(workers) as pool:
-        results = [pool.submit(make, task) for task in tasks]
-        try:
-            for result in as_completed(results):
-                yield result.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def keys_hash(keys: Iterable[str]) -> str:
+    """SHA-256 over all keys in ascending order: which sources were labelled."""
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
 
 
 def keyed(sources: Iterable[str]) -> dict[str, str]:
@@ -320,45 +299,6 @@ def in_chunks(texts: list[str], label: Labeller, bar: tqdm) -> Iterator:
         bar.update(len(chunk))
 
 
-def begun(folder: Path, wanted: dict) -> dict[str, str]:
-    """The intact shards (name: SHA-256) that an earlier run left in this folder."""
-    found = read_manifest(folder)
-    if found is None:
-        return {}
-    other = [name for name in wanted if found.get(name) != wanted[name]]
-    if other:
-        values = ", ".join(f"{n} {found.get(n)!r} for {wanted[n]!r}" for n in other)
-        raise KdcourseError(
-            f"{folder} holds other labels than asked for: {values}.",
-            wanted="an empty folder, or one begun with the same teacher and sources",
-            todo="Name another folder, or delete this one if it is not needed.",
-        )
-    return {n: h for n, h in found["shards"].items() if is_intact(folder / n, h)}
-
-
-def read_manifest(folder: Path) -> dict | None:
-    """The manifest of a folder, or None where it has none."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        _ = manifest["complete"], manifest["shards"]  # a KeyError here, not later
-        return manifest
-    except (ValueError, TypeError, KeyError) as error:
-        raise KdcourseError(
-            f"{path} is not a manifest of labels: {error!r}.",
-            wanted="the file as label_corpus() writes it",
-            todo="Delete the folder, or name another one.",
-        ) from error
-
-
-def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write the manifest whole or not at all."""
-    text = json.dumps(manifest, indent=1) + "\n"
-    write_whole(folder / "manifest.json", text.encode())
-
-
 def pack(keys: list[str], targets: Iterable[str | list[str]]) -> bytes:
     """One shard: JSON lines, compressed, the same bytes at any time of day."""
     lines = (
@@ -371,33 +311,6 @@ def pack(keys: list[str], targets: Iterable[str | list[str]]) -> bytes:
 def name_of(target: str | list[str]) -> str:
     """The field that holds one translation, or several."""
     return "target" if isinstance(target, str) else "targets"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside the place, then rename: a reader finds all of it or nothing.
-
-    The name of the partial file is fixed, so that the next run overwrites and renames
-    what a killed one left: nothing stays behind.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name without bytes
-        os.replace(partial, path)
-    except OSError as error:
-        raise KdcourseError(
-            f"{path} cannot be written: {error.strerror}.",
-            wanted="a folder with room and the right to write",
-            todo="Name another folder, or free some space.",
-        ) from error
-
-
-def is_intact(path: Path, digest: str) -> bool:
-    """Whether a file is there and has this SHA-256."""
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
 
 
 # --- Filtering -------------------------------------------------------------------
