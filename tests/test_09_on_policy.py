@@ -5,6 +5,7 @@ import tiny
 import torch
 
 from kdcourse.errors import KdcourseError
+from kdcourse.translation.caching import cache_signals
 from kdcourse.translation.distil import Method, distil
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.losses import live_loss
@@ -147,3 +148,19 @@ def test_on_policy_wants_its_teacher_live(vocabulary):
     rows = tiny.pairs(10)
     with pytest.raises(KdcourseError, match="teacher"):
         distil("on-policy", *rows, vocabulary, tiny.recipe(group_by="source"))
+
+
+def test_cached_answers_serve_the_steps_on_data(model, vocabulary, batch):
+    examples = fixed_examples(*tiny.pairs(30, seed=9), vocabulary)
+    signals = cache_signals(model, examples, k=tiny.SIZE - 1)
+    student = build_model(tiny.TINY, vocabulary, 5).eval()
+    with torch.no_grad():
+        logits = token_logits(student, batch, "float32")
+    live = OnPolicyMix(model, 0.5, "reverse_kl", 0.2)
+    cached = OnPolicyMix(model, 0.5, "reverse_kl", 0.2, signals)
+    wanted, found = (mix.loss(logits, batch) for mix in (live, cached))
+    torch.testing.assert_close(found, wanted, rtol=5e-3, atol=1e-2)
+    assert not torch.equal(found, wanted)  # it was kept in float16
+    for mix in (live, cached):
+        mix.sampled = True
+    torch.testing.assert_close(*(mix.loss(logits, batch) for mix in (live, cached)))

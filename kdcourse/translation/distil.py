@@ -66,8 +66,8 @@ class Method:
 
     @property
     def cached(self) -> bool:
-        """Whether the teacher's token distributions are kept beforehand."""
-        return self.divergence is not None and not self.share
+        """Whether the teacher's answers to its sequences are kept beforehand."""
+        return self.divergence is not None
 
 
 METHODS = {
@@ -84,7 +84,7 @@ METHODS = {
     "interpolation": Method("interpolation"),
     "samples": Method("samples"),
     "both": Method("beam", "forward_kl"),
-    "on-policy": Method(divergence="generalised_js", share=0.5),
+    "on-policy": Method(divergence="generalised_js", share=0.25),
 }
 
 
@@ -150,10 +150,11 @@ def distil(
     ``method`` is a name of ``METHODS`` or a ``Method``; ``targets`` are its sequences,
     one a source. Where it has a divergence it also needs the teacher's answers:
     ``signals``, cached on these very targets, or the ``teacher`` itself, which then
-    answers live, with all of its distribution and at its price; on-policy always needs
-    it live. ``recipe.seed`` fixes weights, dropout and order; ``alpha`` is the share of
-    hard labels beside a divergence. The student is a fresh one of ``architecture``, or
-    goes on from ``start``. Further options go to ``Trainer``: folder, validate,
+    answers live, with all of its distribution and at its price. On-policy always needs
+    it live, for the student's own samples, and may have signals for the data.
+    ``recipe.seed`` fixes weights, dropout and order; ``alpha`` is the share of hard
+    labels beside a divergence. The student is a fresh one of ``architecture``, or goes
+    on from ``start``. Further options go to ``Trainer``: folder, validate,
     validate_every, report, progress.
 
     Raises:
@@ -188,7 +189,7 @@ def as_method(method: str | Method) -> Method:
 def hooks(method: Method, signals, teacher, alpha: float) -> dict:
     """What the method makes of the trainer: its loss, and who chooses the targets."""
     if method.share:
-        mix = OnPolicyMix(teacher, method.share, method.divergence, alpha)
+        mix = OnPolicyMix(teacher, method.share, method.divergence, alpha, signals)
         return {"loss": mix.loss, "rewrite": mix.rewrite}
     if method.divergence and signals is not None:
         return {"loss": word_loss(signals, alpha, method.divergence)}
@@ -217,7 +218,7 @@ def _check_request(method, sources, targets, recipe, signals, teacher) -> None:
 def _check_answers(method: Method, given: list[str]) -> None:
     """An error where the teacher's answers are missing, doubled or of no use."""
     if method.share:
-        wanted = [["teacher"]]
+        wanted = [["teacher"], ["signals", "teacher"]]
     elif method.divergence:
         wanted = [["signals"], ["teacher"]]
     else:

@@ -18,7 +18,8 @@ import torch
 from transformers import MarianMTModel
 
 from ..theory.arguments import check_share
-from .losses import live_loss
+from .caching import SignalCache
+from .losses import live_loss, word_loss
 from .sampling import own_outputs
 from .training import Batch
 
@@ -28,7 +29,9 @@ class OnPolicyMix:
 
     ``share`` is λ, in 0..1: one draw a step decides for the whole batch. ``alpha`` is
     the share of hard labels in the steps on data; the student's own samples are no
-    labels, so there it is 0. ``seconds`` counts what sampling and the teacher cost.
+    labels, so there it is 0. ``signals`` answer for the teacher in the steps on data,
+    where they are cached; else it answers live in all. ``seconds`` counts what sampling
+    and the teacher cost.
     """
 
     def __init__(
@@ -37,13 +40,18 @@ class OnPolicyMix:
         share: float,
         divergence: str = "generalised_js",
         alpha: float = 0.0,
+        signals: SignalCache | None = None,
         precision: str = "float32",
     ):
         check_share("share", share)
         self.share, self.sampled = share, False
         self.seconds = {"sampling": 0.0, "scoring": 0.0}
         self.steps = {"data": 0, "samples": 0}
-        self.on_data = live_loss(teacher, alpha, divergence, precision)
+        self.on_data = (
+            live_loss(teacher, alpha, divergence, precision)
+            if signals is None
+            else word_loss(signals, alpha, divergence)
+        )
         self.on_samples = live_loss(teacher, 0.0, divergence, precision)
 
     def rewrite(self, student: MarianMTModel, batch: Batch) -> Batch:

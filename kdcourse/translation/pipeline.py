@@ -250,16 +250,15 @@ class Pipeline:
 
     def answers(self, told: Method, targets: list[str], seed: int) -> dict:
         """The teacher's answers that a method needs: none, cached, or itself."""
-        if told.share:
-            return {"teacher": load_model(self.train_teacher())}
         if not told.cached:
             return {}
+        live = {"teacher": load_model(self.train_teacher())} if told.share else {}
         read, name, teacher = self.student_data[0], told.targets, None
         if told.teacher == ANOTHERS:
             read, name = random.Random("misled").sample(read, len(read)), "misled"
         if told.teacher == ITSELF:
             name, teacher = f"self-{seed}", self.train_student("untaught", seed)
-        return {"signals": self.cached_signals(name, read, targets, teacher)}
+        return live | {"signals": self.cached_signals(name, read, targets, teacher)}
 
     def cached_signals(self, name: str, sources, targets, teacher=None) -> SignalCache:
         """The teacher's k best answers for each token of these targets, kept on disk.
