@@ -30,7 +30,9 @@ COMMANDS = (
     "distil",
     "reproduce",
     "evidence",
+    "context",
     "bench",
+    "publish",
 )
 INTERRUPTED = 130  # the shell's own code for Ctrl-C: 128 + SIGINT
 
