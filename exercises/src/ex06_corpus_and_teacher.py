@@ -197,20 +197,16 @@ def corpus_bleu(hypotheses, references, max_n):
     """
     ### BEGIN SOLUTION
     h, r = sum(map(len, hypotheses)), sum(map(len, references))
-    precisions = []
+    product = 1.0
     for n in range(1, max_n + 1):
         matched = total = 0
-        for hypothesis, reference in zip(hypotheses, references, strict=True):
-            ours, theirs = (
-                Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
-                for tokens in (hypothesis, reference)
-            )
+        for pair in zip(hypotheses, references, strict=True):
+            runs = (zip(*(x[i:] for i in range(n)), strict=False) for x in pair)
+            ours, theirs = map(Counter, runs)
             matched += (ours & theirs).total()
             total += ours.total()
-        if matched == 0:
-            return 0.0
-        precisions.append(matched / total)
-    return 100 * min(1, math.exp(1 - r / h)) * math.prod(precisions) ** (1 / max_n)
+        product *= matched / max(total, 1)  # 0 where there is no n-gram at all
+    return 100 * min(1, math.exp(1 - r / max(h, 1))) * product ** (1 / max_n)
     ### END SOLUTION
 
 
