@@ -28,6 +28,7 @@ COMMANDS = (
     "score",
     "train",
     "distil",
+    "finetune",
     "reproduce",
     "evidence",
     "context",

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from transformers import MarianMTModel, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from kdcourse.__main__ import main
 from kdcourse.errors import KdcourseError
 from kdcourse.theory.arguments import BadArgument
 from kdcourse.translation import training
@@ -683,6 +684,9 @@ def test_a_teacher_whose_vocabulary_only_has_the_same_size(vocabulary, data, tmp
     path.write_text(json.dumps(state))
     with pytest.raises(KdcourseError, match="vocabulary of its own"):
         trainer(vocabulary, data, tmp_path, method="word", teacher=tmp_path / "mixed")
+    path.unlink()  # as in the folder of a slow tokenizer
+    with pytest.raises(KdcourseError, match="vocabulary of its own"):
+        trainer(vocabulary, data, tmp_path, method="word", teacher=tmp_path / "mixed")
 
 
 @pytest.mark.parametrize(
@@ -751,3 +755,31 @@ def test_a_student_cannot_teach_itself_by_mistake(vocabulary, data, tmp_path):
         trainer(vocabulary, data, tmp_path, model=model, method="word", teacher=model)
     with pytest.raises(KdcourseError, match="processing_class"):
         trainer(other_vocabulary(), data, tmp_path, model=model)
+
+
+# --- The command -----------------------------------------------------------------
+
+
+def test_the_command_trains_goes_on_and_refuses_other_settings(
+    vocabulary, teacher, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("KDCOURSE_CACHE", str(tmp_path / "cache"))
+    rows = zip(*tiny.pairs(300, seed=5), strict=True)
+    (tmp_path / "mine.tsv").write_text("".join(f"{s}\t{t}\n" for s, t in rows))
+    save_model(build_model(CALM, vocabulary, 1), vocabulary, tmp_path / "start")
+    save_model(teacher, vocabulary, tmp_path / "teacher")
+    command = ["finetune", str(tmp_path / "out"), "--model", str(tmp_path / "start")]
+    command += ["--corpus", f"tsv:{tmp_path / 'mine.tsv'}", "--method", "word-js"]
+    command += ["--teacher", str(tmp_path / "teacher"), "--save-steps", "5"]
+    command += ["--tensorboard", "--warmup-steps", "3", "--learning-rate", "0.01"]
+    assert main(command) == 0
+    out = tmp_path / "out" / "model"
+    assert f"The model is in {out}" in capsys.readouterr().out
+    trained = weights(load_model(out))
+    start = weights(load_model(tmp_path / "start"))
+    assert trained.isfinite().all() and not torch.equal(trained, start)
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+    assert main(command) == 0  # it is finished: nothing changes
+    assert torch.equal(weights(load_model(out)), trained)
+    assert main([*command, "--alpha", "0.5"]) == 1
+    assert "alpha 0.0 for 0.5" in capsys.readouterr().err

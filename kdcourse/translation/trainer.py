@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,17 +27,13 @@ from transformers import (
 )
 
 from ..errors import KdcourseError
-from ..theory.arguments import check_choice, check_share, check_softening
-from ..theory.divergences import FROM_LOG_PROBS
-from ..theory.losses import distillation_loss
-from ..theory.signals import Dense, Signal
 from .caching import SignalCache
 from .checkpoints import last_checkpoint
 from .distil import Method, as_method
 from .labelling import Labels
-from .losses import smoothed_loss
 from .models import load_model, prepare
 from .sampling import own_outputs
+from .teaching import Teaching
 from .trainer_data import (
     COLUMNS,
     as_batch,
@@ -47,7 +42,7 @@ from .trainer_data import (
     relabelled,
     sides,
 )
-from .training import Batch, Recipe, real_tokens, reference_loss, token_logits
+from .training import Recipe, real_tokens, reference_loss
 from .vocabulary import load_vocabulary
 
 
@@ -77,67 +72,6 @@ def arguments(
         "report_to": "none",
     }
     return Seq2SeqTrainingArguments(str(folder), **(settings | changes))
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """What a student is told: a method, and the teacher's answers that it needs.
-
-    ``teacher`` answers live; ``signals`` were cached. ``alpha`` is the share of hard
-    labels, ``temperature`` T. See ``DistillationTrainer``.
-    """
-
-    method: Method
-    teacher: MarianMTModel | None = None
-    signals: SignalCache | None = None
-    alpha: float = 0.0
-    temperature: float = 1.0
-
-    def __post_init__(self):
-        method = self.method
-        check_share("alpha", self.alpha)
-        check_share("share", method.share)
-        check_softening(self.temperature)
-        if method.divergence is not None:
-            check_choice("divergence", method.divergence, FROM_LOG_PROBS)
-        answers = [n for n in ("signals", "teacher") if getattr(self, n) is not None]
-        wanted = [["teacher"]] if method.share else [["signals"], ["teacher"]]
-        if answers not in (wanted if method.divergence else [[]]):
-            raise KdcourseError(
-                f"The method was given {' and '.join(answers) or 'no teacher'}.",
-                wanted="teacher= for on-policy; teacher= or signals= for any other "
-                "divergence; neither where only sequences teach",
-                todo="Pass the teacher, or signals made with cache_corpus().",
-            )
-
-    def loss(self, logits: torch.Tensor, batch: Batch, own: bool) -> torch.Tensor:
-        """Σ_t over the real tokens; logits (N, V). ``own``: the student's samples.
-
-        Those are no labels, so that α is 0 there.
-        """
-        if self.method.divergence is None:
-            smoothing = self.method.smoothing
-            return (smoothed_loss(smoothing) if smoothing else reference_loss)(
-                logits, batch
-            )
-        return distillation_loss(
-            logits,
-            self._answers(batch, logits.device),
-            labels=batch.real_labels,
-            alpha=0.0 if own else self.alpha,
-            divergence=self.method.divergence,
-            temperature=self.temperature,
-            normalizer=1.0,
-        )
-
-    def _answers(self, batch: Batch, device: torch.device) -> Signal:
-        if self.teacher is not None:
-            with torch.no_grad():
-                return Dense(token_logits(self.teacher, batch, "float32"))
-        signal = self.signals.signal(batch)
-        parts = {f.name: getattr(signal, f.name) for f in fields(signal)}
-        tensors = {n: v for n, v in parts.items() if isinstance(v, torch.Tensor)}
-        return replace(signal, **{n: v.to(device) for n, v in tensors.items()})
 
 
 class DistillationTrainer(Seq2SeqTrainer):
@@ -190,7 +124,7 @@ class DistillationTrainer(Seq2SeqTrainer):
         **stock,
     ):
         if isinstance(train_dataset, DatasetDict):
-            eval_dataset = eval_dataset or train_dataset.get("validation")
+            eval_dataset = eval_dataset or train_dataset.get("validation") or None
             train_dataset = train_dataset["train"]
         _check_arguments(args)
         self.vocabulary, self.languages = processing_class, languages
@@ -411,7 +345,8 @@ def _same_vocabulary(teacher, student: MarianMTModel, vocabulary):
         return None
     same = True
     if isinstance(teacher, (str, Path)):
-        same = load_vocabulary(teacher).get_vocab() == vocabulary.get_vocab()
+        kept = (Path(teacher) / "tokenizer.json").is_file()
+        same = kept and load_vocabulary(teacher).get_vocab() == vocabulary.get_vocab()
         teacher = load_model(teacher)
     if not same or teacher.config.vocab_size != student.config.vocab_size:
         raise KdcourseError(
