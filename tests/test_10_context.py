@@ -1,200 +1,361 @@
-"""Contexts: where they come from, what they decide, and the run that measures it."""
+"""Contexts, ambiguous strings, glossaries, survival, and the run of lesson 10."""
 
-import json
+import random
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
-from kdcourse.__main__ import main
 from kdcourse.errors import KdcourseError
-from kdcourse.translation import context_run
 from kdcourse.translation.context import (
-    PLACES,
     Placed,
     ambiguous,
+    ceiling,
     contexts_exchanged,
     describe,
+    exchange_terms,
+    glossed,
+    lexicon,
+    paired_gain,
     placed_rows,
-    split_with_places,
+    replace_term,
     survival,
+    survives,
+    terms_in,
     with_context,
 )
-from kdcourse.translation.context_run import STUDENTS, ContextEpochs, ContextRun
+from kdcourse.translation.context import record as recording
+from kdcourse.translation.context import run as running
+from kdcourse.translation.context.places import split_with_places
+from kdcourse.translation.context.record import ContextRecord, contrasts
+from kdcourse.translation.context.run import ContextEpochs, ContextRun
 from kdcourse.translation.corpus import Row, split_of
-from kdcourse.translation.models import build_model, load_model, save_model
-from kdcourse.translation.pipeline import read_recipe
+from kdcourse.translation.decoding import model_folder
+from kdcourse.translation.models import build_model, save_model
+from kdcourse.translation.vocabulary import load_vocabulary
+
+HOUSE = {"battery": ["pila", "bateria"]}
 
 
-def test_a_context_says_where_a_string_stands_in_plain_words():
-    assert describe("hue", "entity.light.some_name") == "hue entity light some name"
-    long = describe("hue", ".".join("abcdefghijklmnop"))
-    assert long.split() == list("efghijklmnop")  # the last words say most
-    terms = {"light": "luz", "switch": "interruptor"}
-    said = describe("hue", "name", glossary=terms, z="The LIGHT is on")
-    assert said == "hue name ; light = luz"
-    assert describe("hue", "name", glossary=terms, z="Lighting") == "hue name"
+def row(source, target, component="a", context="x"):
+    return Placed(context, source, target, component)
 
 
-def test_context_and_string_can_be_told_apart_again():
-    text = with_context("hue name", "A | B")
-    assert text.split(" | ", 1) == ["hue name", "A | B"]
-    assert with_context("", "A") == "A"
-    with pytest.raises(KdcourseError, match="separator"):
-        with_context("a | b", "A")
+# --- the text that is read ------------------------------------------------------------
 
 
-COMPONENTS = [f"app{n}" for n in range(400)]
+def test_a_place_is_told_in_words_the_last_ones():
+    assert describe("roborock", "entity.sensor.room_name") == (
+        "roborock entity sensor room name"
+    )
+    path = ".".join(f"w{i}" for i in range(20))
+    assert describe("a", path).split() == [f"w{i}" for i in range(8, 20)]
+    assert describe("a", "b|c.d;e=f") == "a b c d e f"
 
 
-def test_no_component_stands_in_two_splits_and_none_is_lost():
-    rows = [Row("Light", "Luz", name, "entity.name") for name in COMPONENTS]
+def test_c_stands_before_z_and_a_separator_in_c_is_refused():
+    assert with_context("hue light", "Light") == "hue light | Light"
+    assert with_context("", "Light") == "Light"
+    assert with_context("hue", "A | B") == "hue | A | B"
+    with pytest.raises(KdcourseError, match="holds the separator"):
+        with_context("a | b", "Light")
+
+
+def test_the_separators_need_no_new_vocabulary():
+    vocabulary = load_vocabulary(model_folder("student"))
+    text = with_context(glossed("hue light", {"light": "luz"}), "Light")
+    ids = vocabulary(text)["input_ids"]
+    assert vocabulary.unk_token_id not in ids
+    assert vocabulary.decode(ids, skip_special_tokens=True) == text
+
+
+# --- places and ambiguous strings -----------------------------------------------------
+
+
+def test_places_are_split_by_component_and_keep_a_pair_in_each_place():
+    names = [f"component{i}" for i in range(300)]
+    rows = [Row("Off", "Apagado", name, "entity.state.off") for name in names]
     parts = placed_rows(rows)
-    seen = {name: {row.component for row in part} for name, part in parts.items()}
-    assert sum(map(len, seen.values())) == len(set().union(*seen.values())) == 400
-    assert 0.15 < len(seen[PLACES]) / len(seen["train"] | seen[PLACES]) < 0.35
-    for name in COMPONENTS:  # test and validation are those of the plain corpus
-        ours, plain = split_with_places(name), split_of(name)
-        assert ours == plain or (ours, plain) == (PLACES, "train")
+    assert sum(map(len, parts.values())) == 300
+    components = [{p.component for p in part} for part in parts.values()]
+    assert sum(map(len, components)) == len(set().union(*components))
+    for name in names:
+        home = split_with_places(name)
+        assert split_of(name) == ("train" if home == "places" else home)
+    assert len(parts["places"]) / (len(parts["train"]) + len(parts["places"])) < 0.4
+    assert len(parts["places"]) > 30
+    assert len(placed_rows([rows[0]] * 3)[split_with_places(names[0])]) == 1
 
 
-def test_a_pair_is_kept_once_for_each_context():
-    rows = [Row("Off", "Fuera", "hue", "a.b"), Row("Off", "Fuera", "hue", "a.c")] * 2
-    (part,) = (part for part in placed_rows(rows).values() if part)
-    assert [row.context for row in part] == ["hue a b", "hue a c"]
-
-
-def test_only_strings_with_two_known_readings_are_ambiguous():
+def test_a_row_is_ambiguous_where_training_knows_its_reading_and_another():
     training = [
-        Placed("a", "Light", "Luz"),
-        Placed("b", "Light", "Luz"),
-        Placed("c", "Light", "Ligero"),
-        Placed("d", "Door", "Puerta"),
+        row("Clean", "Limpio"),
+        row("Clean", "Limpio", context="y"),
+        row("Clean", "Limpiar"),
+        row("Open", "Abrir"),
+        row("Open", "Abrir", context="y"),
     ]
-    held_out = [
-        Placed("x", "Light", "Ligero", "one"),
-        Placed("y", "Light", "Luz", "one"),
-        Placed("z", "Light", "Luz", "one"),  # the same again in one component
-        Placed("z", "Light", "Luz", "two"),
-        Placed("x", "Light", "Lámpara", "one"),  # a reading that nobody could know
-        Placed("x", "Door", "Puerta", "one"),
-        Placed("x", "Window", "Ventana", "one"),
+    held = [
+        row("Clean", "Limpio", "b"),
+        row("Clean", "Limpiar", "b"),
+        row("Clean", "Limpiar", "b", "another place"),
+        row("Clean", "Limpiar", "c"),
+        row("Clean", "Puro", "b"),
+        row("Open", "Abrir", "b"),
+        row("Open", "Abierto", "b"),
+        row("New", "Nuevo", "b"),
     ]
-    found = ambiguous(training, held_out)
-    assert [(r.context, r.target, rarer) for r, rarer in found] == [
-        ("x", "Ligero", True),
-        ("y", "Luz", False),
-        ("z", "Luz", False),
+    assert ambiguous(training, held) == [
+        (held[0], False),
+        (held[1], True),
+        (held[3], True),
     ]
+    assert ambiguous([], held) == []
 
 
-def test_exchanged_contexts_are_the_same_ones_elsewhere():
-    rows = [Placed(str(n), f"s{n}", f"t{n}") for n in range(20)]
+def test_no_function_of_z_alone_beats_the_ceiling():
+    rows = [row("Clean", y) for y in ("Limpio", "Limpio", "Limpiar")]
+    rows += [row("Home", "Inicio"), row("Home", "En casa")]
+    assert ceiling(rows) == 3 / 5
+    rng = random.Random(1)
+    for _ in range(50):
+        answers = {z: rng.choice(rows).target for z in ("Clean", "Home")}
+        right = sum(answers[r.source] == r.target for r in rows) / len(rows)
+        assert right <= ceiling(rows)
+    with pytest.raises(KdcourseError, match="no rows"):
+        ceiling([])
+
+
+def test_exchanged_contexts_keep_strings_and_all_contexts():
+    rows = [row(f"z{i}", f"y{i}", context=f"c{i}") for i in range(20)]
     other = contexts_exchanged(rows)
     assert [(r.source, r.target) for r in other] == [(r.source, r.target) for r in rows]
-    contexts = [r.context for r in other]
-    assert sorted(contexts) == sorted(r.context for r in rows)
-    assert contexts != [r.context for r in rows]
+    assert sorted(r.context for r in other) == sorted(r.context for r in rows)
+    assert other == contexts_exchanged(rows) != rows
 
 
-def test_survival_is_a_share_of_what_there_was():
-    assert survival(0.6, 0.8, 0.4) == pytest.approx(0.5)
-    assert survival(0.4, 0.8, 0.4) == pytest.approx(0.0)
-    assert survival(0.3, 0.8, 0.4) < 0
-    assert survival(0.6, 0.4, 0.4) is None
+# --- the glossary ---------------------------------------------------------------------
 
 
-def test_an_epoch_hides_a_share_of_the_contexts_and_depends_on_its_number():
-    vocabulary = tiny.vocabulary()
-    rows = [Placed("door window " * 5, "open", "abre")] * 300
-    epochs = ContextEpochs(rows, vocabulary, without=0.25)
-    lengths = [len(e.source) for e in epochs(0)]
-    bare = sum(length < 10 for length in lengths)
-    assert 45 < bare < 105
-    assert [e.source for e in epochs(1)] == [e.source for e in epochs(1)]
-    assert [e.source for e in epochs(0)] != [e.source for e in epochs(1)]
+def test_terms_are_whole_words_whatever_their_case():
+    glossary = {"light": "lámpara", "key": "llave"}
+    assert terms_in("Light, key.", glossary) == {"key": "llave", "light": "lámpara"}
+    assert terms_in("Lightning keys", glossary) == {}
+    assert glossed("", {"key": "llave"}) == "key = llave"
+    assert glossed("hue", {}) == "hue"
 
 
-READINGS = {"door": "puerta", "battery": "pila"}  # "open" means one or the other
+def test_a_term_is_replaced_as_a_whole_word_and_keeps_its_capital():
+    assert replace_term("Luz y luz", "luz", "lámpara") == "Lámpara y lámpara"
+    for text in ("Luces", "{luz_id}", "{luz}", "trasluz"):
+        assert replace_term(text, "luz", "lámpara") == text
 
 
-def tiny_rows():
-    """A world in which "open" is read after its component, and nothing else helps."""
-    sources, targets = tiny.pairs(60, seed=5)
-    rows = []
-    for number, name in enumerate(COMPONENTS[:120]):
-        kind = ("door", "battery")[number % 3 == 0]
-        rows.append(Row("open", READINGS[kind], name, f"{kind}.name"))
-        pair = number % len(sources)
-        rows.append(Row(sources[pair], targets[pair], name, "turn.name"))
-    return rows
+def test_the_lexicon_finds_mutual_partners():
+    pairs = [*zip(*tiny.pairs(100), strict=True), ("rare", "raro"), ("same", "same")]
+    assert lexicon(pairs) == tiny.WORDS
+    assert lexicon(pairs, least=1) == tiny.WORDS | {"rare": "raro"}
+    assert lexicon(pairs, least=1000) == lexicon([]) == {}
+    half = [("open door", "abre"), ("open", "abre"), ("door", "nada")]
+    assert lexicon(half, least=1, dice=0.6) == {"open": "abre", "door": "nada"}
+    assert lexicon(half, least=1, dice=0.9) == {"open": "abre"}
+
+
+def test_an_exchanged_term_stands_in_the_target():
+    known = {"door": "puerta", "window": "ventana"}
+    rng = random.Random(1)
+    seen = set()
+    for _ in range(30):
+        terms, target = exchange_terms(
+            "Door, window", "Puerta, ventana", known, ["mesa"], rng
+        )
+        assert set(terms) == {"door", "window"}
+        said = [terms["door"].capitalize(), terms["window"]]
+        assert target == ", ".join(said)
+        seen.add(target)
+    assert len(seen) == 4
+    # what the pair does not say as usual, or says twice, is not exchanged
+    for target in ("Una entrada", "puerta puerta"):
+        assert exchange_terms("door", target, known, ["mesa"], rng) == ({}, target)
+
+
+def test_the_teacher_never_meets_the_glossary_of_the_test():
+    rows = [row(*pair) for pair in zip(*tiny.pairs(150), strict=True)]
+    epochs = ContextEpochs(rows, tiny.vocabulary(), HOUSE, 0.2, 0.9)
+    assert "battery" not in epochs.known and "door" in epochs.known
+    assert not {"bateria", "pila"} & set(epochs.words)
+    rng = random.Random(1)
+    texts = [epochs.reading(r, rng)[0] for r in epochs.rows]
+    assert not any("battery =" in text for text in texts)
+    assert any("door = " in text for text in texts)
+    bare = sum(not text.startswith("x") for text in texts) / len(texts)
+    assert 0.1 < bare < 0.3
+    assert epochs(3) == epochs(3) != epochs(4)
+
+
+# --- survival -------------------------------------------------------------------------
+
+
+def test_survival_is_the_share_of_what_c_is_worth():
+    assert survival(taught=0.5, control=0.75, twin=0.25) == 0.5
+    assert survival(taught=0.2, control=0.75, twin=0.25) == pytest.approx(-0.1)
+    assert survival(taught=0.9, control=0.5, twin=0.5) is None
+    assert survival(taught=0.9, control=0.4, twin=0.5) is None
+
+
+def test_a_clear_worth_has_an_interval_and_an_unclear_one_has_none():
+    groups = list(range(200))
+    twin, control = [0] * 200, [1] * 160 + [0] * 40
+    taught = [1] * 80 + [0] * 120
+    found = survives(taught, control, twin, groups)
+    assert found.share == 0.5
+    assert 0.4 < found.low < 0.5 < found.high < 0.6
+    assert str(found).startswith("50%")
+    luck = [1, *[0] * 199]
+    unclear = survives(taught, luck, twin, groups)
+    assert unclear.low is None and "inconclusive" in str(unclear)
+    with pytest.raises(KdcourseError, match="one figure a row"):
+        survives(taught[:3], control, twin, groups)
+
+
+def test_rows_of_one_group_are_one_witness():
+    ours, theirs = [1] * 50 + [0] * 50, [0] * 50 + [1] * 40 + [0] * 10
+    apart = paired_gain(ours, theirs, list(range(100)))
+    together = paired_gain(ours, theirs, [i // 50 for i in range(100)])
+    assert apart.gain == together.gain == pytest.approx(0.1)
+    assert together.high - together.low > 3 * (apart.high - apart.low)
+    same = paired_gain(ours, ours, list(range(100)))
+    assert same.gain == same.low == same.high == 0 and same.p == 1
+
+
+def test_contrasts_are_pairs_of_one_source_and_two_translations():
+    rows = [row("a", "1"), row("a", "1", "b"), row("a", "2"), row("b", "1")]
+    rows += [row("a", "3")]
+    assert contrasts(rows) == [(0, 2), (0, 4), (2, 4)]
+
+
+# --- the run, with tiny models --------------------------------------------------------
 
 
 @pytest.fixture
-def tiny_world(monkeypatch, tmp_path):
+def tiny_run(tmp_path, monkeypatch):
+    """A run on a tiny language in which "open" depends on the place."""
     vocabulary = tiny.vocabulary()
-    for name in ("teacher", "student"):
-        model = build_model(tiny.TINY, vocabulary, 1)
-        save_model(model, vocabulary, tmp_path / "shipped" / name)
-    recipe = read_recipe("context")
-    quick = {"batch_tokens": 100, "peak_learning_rate": 5e-3, "warmup_steps": 5}
-    recipe["teacher"] |= quick | {"budget_tokens": 6_000, "precision": "float32"}
-    recipe["student"] |= quick | {"budget_tokens": 2_000}
-    recipe["data"]["others"] = 40
-
-    monkeypatch.setattr(
-        context_run, "load_placed", lambda target: placed_rows(tiny_rows())
-    )
-    monkeypatch.setattr(
-        context_run, "model_folder", lambda name: tmp_path / "shipped" / name
-    )
-    monkeypatch.setattr(context_run, "read_recipe", lambda name: recipe)
-    monkeypatch.setattr(context_run, "manifest", lambda run: {})
-    monkeypatch.setattr(
-        context_run.Pipeline, "sides", lambda self, split: tiny.pairs(10)
-    )
-    monkeypatch.setenv("KDCOURSE_QUIET", "1")
-    monkeypatch.setenv("KDCOURSE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "runs"
-
-
-def test_the_whole_run_from_contexts_to_verdicts(tiny_world):
-    assert main(["context", "--folder", str(tiny_world)]) == 0
-    record = json.loads((tiny_world / "context.json").read_text("utf-8"))
-    assert {(s["student"], s["seed"]) for s in record["students"]} == {
-        (kind, seed) for kind in STUDENTS for seed in (1, 2, 3)
+    for name, seed in (("teacher", 1), ("student", 2)):
+        model = build_model(tiny.TINY, vocabulary, seed)
+        save_model(model, vocabulary, tmp_path / name)
+    monkeypatch.setattr(running, "model_folder", lambda name: tmp_path / name)
+    rows = []
+    for i in range(60):
+        context = "door name" if i % 3 else "window error"
+        rows.append(row("open", "abre" if i % 3 else "cierra", f"c{i}", context))
+        rows.append(row("battery name", "pila nombre", f"c{i}", context))
+        rows.append(row("light", "luz", f"c{i}", context))
+    placed = {"train": rows[:120], "places": rows[120:150], "test": rows[150:]}
+    placed["validation"] = rows[90:120]
+    monkeypatch.setattr(running, "load_placed", lambda target: placed)
+    settings = {
+        "budget_tokens": 300,
+        "batch_tokens": 100,
+        "peak_learning_rate": 1e-3,
+        "warmup_steps": 2,
+        "precision": "float32",
     }
+    recipe = {
+        "data": {"others": 10, "seed": 1},
+        "glossary": HOUSE,
+        "labels": {"beam": 2, "compute_type": "float32"},
+        "teacher": settings
+        | {"seed": 1, "group_by": "target", "without": 0.2, "glossed": 0.5},
+        "student": settings | {"group_by": "source"},
+        "comparison": {"seeds": [1, 2]},
+    }
+    monkeypatch.setattr(running, "read_recipe", lambda name: recipe)
+    fake = SimpleNamespace()
+    monkeypatch.setattr(recording, "Pipeline", lambda folder: fake)
+    monkeypatch.setattr(recording, "manifest", lambda pipeline: {"code_sha256": "0"})
+    return ContextRun(tmp_path / "run")
+
+
+def test_lessons_hold_what_is_ambiguous_and_glossed_and_some_others(tiny_run):
+    lessons = tiny_run.lessons
+    assert sum(r.source == "open" for r in lessons) == 40
+    assert sum(r.source == "battery name" for r in lessons) == 40
+    assert sum(r.source == "light" for r in lessons) == 10
+    texts = [tiny_run.read(r, True) for r in lessons]
+    assert texts[1].endswith(" ; battery = bateria | battery name")
+    assert texts[0].endswith(" | open") and ";" not in texts[0]
+    assert [tiny_run.read(r, False) for r in lessons] == [r.source for r in lessons]
+
+
+def test_a_student_learns_what_the_teacher_says_of_its_own_row(tiny_run, monkeypatch):
+    """The same z in two places gets two targets; the twin's z gets one."""
+    asked = {}
+
+    def label(texts, teacher, out, **settings):
+        asked[out.name] = texts
+        return {text: text.upper() for text in texts}
+
+    monkeypatch.setattr(running, "label_corpus", label)
+    monkeypatch.setattr(tiny_run, "teacher", lambda: "the one with contexts")
+    monkeypatch.setattr(running, "fault", lambda source, line: None)
+    pairs = list(zip(tiny_run.lessons, tiny_run.targets(True), strict=True))
+    for lesson, target in pairs:
+        assert target == tiny_run.read(lesson, True).upper()
+    said = {target for lesson, target in pairs if lesson.source == "open"}
+    assert len(said) == 2
+    assert set(tiny_run.targets(False)) == {"OPEN", "BATTERY NAME", "LIGHT"}
+    assert all("|" in text for text in asked["labels-c"])
+    monkeypatch.setattr(running, "fault", lambda source, line: "empty")
+    assert tiny_run.targets(True) == [r.target for r in tiny_run.lessons]
+
+
+def test_the_whole_run_records_every_figure_and_goes_on_where_it_was(tiny_run):
+    record = ContextRecord(tiny_run).record()
+    assert record["counts"]["ambiguous"] == 20
+    assert record["counts"]["rarer"] == 6
+    assert record["counts"]["contrasts"] == 1
+    assert record["counts"]["glossary"] == 1
+    assert {(s["student"], s["seed"]) for s in record["students"]} == {
+        (kind, seed) for kind in running.STUDENTS for seed in (1, 2)
+    }
+    assert len(record["comparisons"]) == 8
+    assert record["verdicts"]["places"]["control"] == "INCONCLUSIVE"  # two seeds
     assert set(record["teacher"]) == {"right", "exchanged", "none"}
-    assert record["counts"]["ambiguous"] >= record["counts"]["rarer"] > 0
-    assert set(record["verdicts"]) == {"distilled", "control"}
-    for example in record["examples"]:
-        assert example["source"] == "open" and set(STUDENTS) <= example.keys()
-    weights = tiny_world / "control-1" / "model" / "model.safetensors"
-    stamp = weights.stat().st_mtime_ns
-    assert main(["context", "--folder", str(tiny_world)]) == 0
-    assert weights.stat().st_mtime_ns == stamp
+    for student in record["students"]:
+        if student["student"] != "control":  # reads z alone: never both of a pair
+            assert student["pairs"] == 0
+        hits = record["hits"]["places"][f"{student['student']}-{student['seed']}"]
+        assert hits.count("1") / len(hits) == student["places"]
+    model = tiny_run.folder / "control-2" / "model" / "model.safetensors"
+    made = model.stat().st_mtime_ns
+    assert ContextRecord(ContextRun(tiny_run.folder)).record() == record
+    assert model.stat().st_mtime_ns == made
 
 
-def test_students_read_the_same_rows_and_differ_in_what_they_are_told(tiny_world):
-    run = ContextRun(tiny_world)
-    assert len(run.lessons) == len({(r.context, r.source) for r in run.lessons})
-    assert sum(row.source == "open" for row in run.lessons) > 20
-    held = {row.component for row in run.asked}
-    assert not held & {row.component for row in run.lessons}
-    texts = [run.read(row, with_c) for row in run.lessons[:5] for with_c in (1, 0)]
-    assert texts[0].endswith(f" | {texts[1]}")
-    first, other = (load_model(run.student(k, 1)) for k in ("distilled", "twin"))
-    assert len(run.targets(True)) == len(run.targets(False)) == len(run.lessons)
-    a, b = (m.get_input_embeddings().weight for m in (first, other))
-    same = run.targets(True) == run.targets(False)
-    assert a.equal(b) == same
+def test_students_of_a_seed_differ_in_their_lessons_alone(tiny_run, monkeypatch):
+    calls = {}
+
+    def watch(method, sources, targets, vocabulary, recipe, **options):
+        calls[options["folder"].name] = (method, sources, targets, recipe)
+        return options["start"], []
+
+    monkeypatch.setattr(running, "distil", watch)
+    monkeypatch.setattr(tiny_run, "targets", lambda with_c: [f"taught {with_c}"])
+    for kind in running.STUDENTS:
+        tiny_run.student(kind, 1)
+    own, control, twin = (calls[f"{kind}-1"] for kind in running.STUDENTS)
+    assert own[0] == control[0] == twin[0] == "sequence"
+    assert own[3] == control[3] == twin[3]
+    assert own[1] == twin[1] != control[1]
+    assert own[2] == control[2] == ["taught True"] and twin[2] == ["taught False"]
 
 
-def test_a_teacher_that_reads_the_context_uses_it(tiny_world):
-    """With another row's context it does worse: it is c that decides."""
-    context_run.read_recipe("context")["teacher"]["budget_tokens"] = 90_000
-    run = ContextRun(tiny_world)
-    found = ambiguous(run.placed["train"], run.asked)
-    rows, rarer = [row for row, _ in found], [flag for _, flag in found]
-    read = run.teacher_reading(rows, rarer)
-    assert read["right"]["chrf"] > read["exchanged"]["chrf"] + 5
-    assert read["right"]["chrf"] > read["none"]["chrf"] + 5
+def test_the_house_is_obeyed_where_its_word_stands_and_the_usual_one_does_not(tiny_run):
+    made = ContextRecord(tiny_run)
+    asked = row("battery name", "pila nombre")
+    assert made.obeys("Bateria nombre", asked)
+    assert not made.obeys("pila nombre", asked)
+    assert not made.obeys("bateria pila", asked)
+    assert not made.obeys("baterias", asked)
+    assert made.terms(row("battery name", "nombre")) == []

@@ -1,44 +1,69 @@
-"""``python -m kdcourse context``: the recorded run of context distillation."""
+"""``python -m kdcourse context``: context distillation, and what survives."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from .train import add_folder
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     parser = subparsers.add_parser(
         "context",
-        help="a teacher that reads where a string stands, students that do not",
-        description="Train the teacher on with contexts, label, train three students a "
-        "seed, read the ambiguous strings and write context.json. A killed run goes on "
-        "where it was.",
+        help="train a teacher that reads contexts, and students that do not; an hour",
+        description="Train the shipped teacher on to read contexts, let it "
+        "translate, train three students a seed (distilled, control, twin), and write "
+        "context.json with what survives. A killed run goes on where it was.",
+    )
+    add_folder(parser)
+    parser.add_argument(
+        "--only",
+        metavar="STUDENT-SEED",
+        help="train this one and stop, such as control-2, or teacher",
     )
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/context"), help="(runs/context)"
-    )
-    parser.add_argument(
-        "--ship", action="store_true", help="put the record into the package's assets"
+        "--ship", action="store_true", help="put record and students into the assets"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make what is missing, measure, and write the record."""
+    """Train what is missing, measure, write the record and print the table."""
     import torch
 
-    import kdcourse
-    from kdcourse.translation.context_run import ContextRun
+    from kdcourse.translation.context.record import ContextRecord, ship
+    from kdcourse.translation.context.run import ContextRun
     from kdcourse.translation.measure import write_json
 
     torch.set_num_threads(1)
-    record = ContextRun(args.folder).record()
+    made = ContextRun(args.folder)
+    if args.only == "teacher":
+        print(f"The teacher is in {made.teacher()}")
+        return 0
+    if args.only:
+        kind, _, seed = args.only.rpartition("-")
+        print(f"The student is in {made.student(kind, int(seed))}")
+        return 0
+    record = ContextRecord(made).record()
     write_json(args.folder / "context.json", record)
-    if args.ship:
-        assets = Path(kdcourse.__file__).parent / "assets"
-        write_json(assets / "runs" / "context.json", record)
-    for name, word in record["verdicts"].items():
-        print(f"{name} against its twin on ambiguous strings: {word}")
+    print(table(record))
     print(f"The record is in {args.folder / 'context.json'}")
+    if args.ship:
+        ship(made, record)
     return 0
+
+
+def table(record: dict) -> str:
+    """One line a student, then verdicts and what survives."""
+    lines = ["student      seed  places  rarer  pairs  glossary  BLEU  chrF"]
+    for row in record["students"]:
+        lines.append(
+            f"{row['student']:12s} {row['seed']:4d}  {row['places']:6.1%}  "
+            f"{row['rarer']:5.0%}  {row['pairs']:5.0%}  {row['glossary']:8.0%}  "
+            f"{row['plain']['bleu']:4.1f}  {row['plain']['chrf']:4.1f}"
+        )
+    for test, words in record["verdicts"].items():
+        told = "; ".join(f"{kind} {word}" for kind, word in words.items())
+        lines.append(f"{test}: {told}; survives {record['survival'][test]}")
+    return "\n".join(lines)
