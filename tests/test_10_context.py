@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from kdcourse.errors import KdcourseError
+from kdcourse.study.figures import context as figures
 from kdcourse.translation.context import (
     Placed,
     ambiguous,
@@ -359,3 +360,28 @@ def test_the_house_is_obeyed_where_its_word_stands_and_the_usual_one_does_not(ti
     assert not made.obeys("bateria pila", asked)
     assert not made.obeys("baterias", asked)
     assert made.terms(row("battery name", "nombre")) == []
+
+
+# --- the figures ----------------------------------------------------------------------
+
+
+def test_the_bar_of_a_reader_is_shared_among_the_translations():
+    figure = figures.mixtures({"teacher": {"Limpiar": 0.9, "Limpio": 0.1}})
+    (axes,) = figure.axes
+    assert [round(bar.get_width(), 2) for bar in axes.patches] == [0.9, 0.1]
+    assert [text.get_text() for text in axes.texts] == ["Limpiar 0.90"]
+    with pytest.raises(KdcourseError, match="sum to 0.9"):
+        figures.mixtures({"teacher": {"Limpiar": 0.9}})
+
+
+def test_each_seed_of_each_student_is_a_point_below_its_ceiling():
+    tests = {"places": {"twin": [0.4, 0.5], "control": [0.6, 0.7]}}
+    figure = figures.survivals(tests | {"glossary": {"twin": [0.0]}}, {"places": 0.9})
+    places, glossary = figure.axes
+    heights = [line.get_ydata() for line in places.lines]
+    assert [list(h) for h in heights] == [[40, 50], [60, 70], [90, 90]]
+    assert places.get_ylim()[1] > 90
+    assert [t.get_text() for t in places.texts] == ["ceiling of z alone"]
+    assert len(glossary.lines) == 1 and not glossary.texts
+    with pytest.raises(KdcourseError, match="nothing to draw"):
+        figures.survivals({"places": {"twin": []}}, {})
