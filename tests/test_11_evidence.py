@@ -98,7 +98,7 @@ def test_the_whole_table_from_training_to_verdicts(tiny_world, monkeypatch):  # 
     assert main(command) == 0
     assert stamp.stat().st_mtime_ns == before  # what is there is not made again
     record = json.loads((tiny_world / "evidence.json").read_text("utf-8"))
-    methods = read_recipe("evidence")["comparison"]["methods"]
+    methods = [*read_recipe("evidence")["comparison"]["methods"], *WIDE]
     assert {s["method"] for s in record["students"]} == set(methods)
     assert len(record["students"]) == 3 * len(methods)
     assert all(0 <= s["peakedness"] <= 1 for s in record["students"])
