@@ -13,35 +13,33 @@ difference in speed is a difference in speed only. What they share:
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import KdcourseError
 from .corpus import normalise
+from .encoding import Encoder, Source, encoder_of
+from .hub import SHIPPED as SHIPPED
+from .hub import download_command, is_hub_name, model_folder
+from .opus import VOCABULARY_FILES, is_opus, without_advice
 from .shield import KNOWN_FILE, NameShield, restore
 from .sources import cache_folder, file_hash, writing
-from .vocabulary import EOS_ID, SPACE, UNK_ID, load_vocabulary
+from .vocabulary import EOS_ID, load_vocabulary
 
-SHIPPED = ("teacher", "student", "untaught")
 ENGINES = ("ctranslate2", "torch")
 COMPUTE_TYPES = ("float32", "int8")
 MAX_SOURCE_TOKENS = 150  # longer than any training string; what is longer is split
-BUCKET = 16
 BATCH_TOKENS = 2048  # source tokens, pads included, searched at once
 LENGTH_PENALTY = 1.0
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-# Never part of a normalised string, so a typed "</s>" cannot meet it.
-UNTYPABLE = "\n"
+OLD_WEIGHTS = "pytorch_model.bin"  # as older models on the Hub have them
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]]*$")
 
 
@@ -52,79 +50,6 @@ class Translator(Protocol):
     def translate(self, texts: list[str]) -> list[str]:
         """One translation for each text; an empty line for an empty line."""
         ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """A piece of a line, ready for the model: ids with EOS, and its unknown runs."""
-
-    ids: tuple[int, ...]
-    unknowns: tuple[str, ...]
-
-    @property
-    def limit(self) -> int:
-        """The most tokens its translation may have, EOS included."""
-        return 2 * (-(-len(self.ids) // BUCKET) * BUCKET) + 20
-
-
-class Encoder:
-    """Text to ids and back, treating whatever a user typed as text.
-
-    In the vocabulary of a Unigram model ``</s>`` is an ordinary piece as well, so
-    a typed "</s>" would end the sentence, even with ``split_special_tokens``. This
-    copy of the tokenizer knows its special tokens by names that nobody can type.
-    """
-
-    def __init__(self, vocabulary: PreTrainedTokenizerFast):
-        state = json.loads(vocabulary.backend_tokenizer.to_str())
-        pieces = state["model"]["vocab"]
-        self.pieces = [piece for piece, _ in pieces]
-        self.specials = {token["id"] for token in state["added_tokens"]} - {UNK_ID}
-        for index in (*self.specials, UNK_ID):
-            pieces[index][0] = f"{UNTYPABLE}{index}"
-        state["added_tokens"], state["post_processor"] = [], None
-        self.core = Tokenizer.from_str(json.dumps(state))
-
-    def encode(self, text: str) -> Source:
-        """The ids of a normalised text, EOS last, and its unknown runs."""
-        coded = self.core.encode(text, add_special_tokens=False)
-        spans = zip(coded.ids, coded.offsets, strict=True)
-        unknowns = tuple(text[a:b] for index, (a, b) in spans if index == UNK_ID)
-        return Source((*coded.ids, EOS_ID), unknowns)
-
-    def lengths(self, words: list[str]) -> list[int]:
-        """How many tokens each word takes; a text takes the sum over its words."""
-        coded = self.core.encode_batch(words, add_special_tokens=False)
-        return [len(one.ids) for one in coded]
-
-    def halves(self, word: str, limit: int) -> list[str]:
-        """A word cut into parts of at most ``limit`` tokens, between its characters."""
-        ends = [end for _, end in self.core.encode(word).offsets]
-        if len(ends) <= limit:
-            return [word]
-        # A part may be segmented anew and grow by a token or two, hence the margin.
-        cuts = sorted({0, len(word), *ends[limit - 4 :: limit - 4]})
-        return [word[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
-
-    def sayable(self, source: Source) -> bool:
-        """Whether the vocabulary knows any of its characters."""
-        return any(
-            index != UNK_ID and self.pieces[index] != SPACE for index in source.ids[:-1]
-        )
-
-    def decode(self, ids: list[int], unknowns: tuple[str, ...]) -> str:
-        """Ids to text; the k-th <unk> becomes the k-th unknown run of the source.
-
-        Luong et al. 2015, "Addressing the rare word problem in neural machine
-        translation", with the positions left to the order of the unknowns.
-        """
-        runs, parts = iter(unknowns), []
-        for index in ids:
-            if index == UNK_ID:
-                parts.append(next(runs, ""))
-            elif index not in self.specials:
-                parts.append(self.pieces[index].replace(SPACE, " "))
-        return normalise("".join(parts))
 
 
 def split_long(text: str, encoder: Encoder, limit: int) -> list[tuple[str, str]]:
@@ -165,7 +90,7 @@ class SearchTranslator:
 
     def __init__(self, vocabulary: PreTrainedTokenizerFast, beam: int, threads: int):
         self.vocabulary, self.beam, self.threads = vocabulary, beam, threads
-        self.encoder = Encoder(vocabulary)
+        self.encoder = encoder_of(vocabulary)
 
     def search(self, batch: list[Source]) -> list[list[int]]:
         """The ids of each source's best hypothesis; all sources share one limit."""
@@ -388,7 +313,8 @@ def reading(folder: Path) -> Iterator[None]:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with without_advice():
+            yield
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise KdcourseError(
             f"The model in {folder} cannot be read: {error}",
@@ -400,40 +326,55 @@ def reading(folder: Path) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_model(folder: str | Path) -> Path:
-    """The folder, once it is known to hold a model and its vocabulary."""
-    folder = Path(folder)
-    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-    if missing:
+def check_model(model: str | Path) -> Path:
+    """The folder of a model, once it is known to hold it and its vocabulary."""
+    folder = model_folder(model)
+    names = model_files(folder)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing and not folder.exists() and is_hub_name(model):
+        given = f"No folder {model} here, and no model of that name in the Hub's cache."
+    elif missing:
         given = f"No model in {folder}: {', '.join(missing)} not found."
     elif '"marian"' not in (folder / "config.json").read_text(encoding="utf-8"):
         given = f"The model in {folder} is not a Marian model."
     else:
         return folder
+    todo = "Check the spelling of --model, or train one first."
+    if is_hub_name(model):
+        todo = f"Check the spelling, or download it once: {download_command(model)}"
     raise KdcourseError(
         given,
-        wanted="teacher, student, untaught, or a folder written by save_model()",
-        todo="Check the spelling of --model, or train one first.",
+        wanted="teacher, student, untaught, a folder written by save_model(), or a "
+        "model of the Hub that was downloaded before",
+        todo=todo,
     )
 
 
-def model_folder(model: str | Path) -> Path:
-    """The folder of a shipped model's name, or the folder itself."""
-    if str(model) in SHIPPED:
-        return Path(__file__).parents[1] / "assets" / "models" / str(model)
-    return Path(model)
+def model_files(folder: str | Path) -> list[str]:
+    """The names of the files that decide what a model says: settings, weights, ids."""
+    folder = Path(folder)
+    config, weights, vocabulary = MODEL_FILES
+    old = not (folder / weights).is_file() and (folder / OLD_WEIGHTS).is_file()
+    ours = (folder / vocabulary).is_file()
+    opus = any((folder / name).is_file() for name in VOCABULARY_FILES) and not ours
+    return [
+        config,
+        OLD_WEIGHTS if old else weights,
+        *(VOCABULARY_FILES if opus else (vocabulary,)),
+    ]
 
 
 def text_files(folder: str | Path) -> list[Path]:
     """What a model needs on a device beside its weights: vocabulary and known words."""
-    paths = [Path(folder) / name for name in ("tokenizer.json", KNOWN_FILE)]
+    names = VOCABULARY_FILES if is_opus(folder) else ("tokenizer.json",)
+    paths = [Path(folder) / name for name in (*names, KNOWN_FILE)]
     return [path for path in paths if path.is_file()]
 
 
-def model_hash(folder: str | Path) -> str:
+def model_hash(model: str | Path) -> str:
     """SHA-256 over configuration, weights and vocabulary, in hex."""
-    folder = check_model(folder)
-    parts = "".join(file_hash(folder / name) for name in MODEL_FILES)
+    folder = check_model(model)
+    parts = "".join(file_hash(folder / name) for name in model_files(folder))
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -479,6 +420,9 @@ def open_translator(
     shield: bool = True,
 ) -> SearchTranslator:
     """A translator of a shipped model (teacher, student, untaught) or of a folder.
+
+    A folder may also be in the format of Helsinki-NLP/opus-mt, and ``model`` the name
+    of such a model that the Hub's cache holds.
 
     ``beam`` 1 is greedy search. ``compute_type`` is float32, or int8, which only the
     engine ctranslate2 has: an eighth to a quarter of the size, and faster. ``shield``

@@ -13,19 +13,23 @@ import math
 import random
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..errors import KdcourseError
+from .hub import model_folder
+from .opus import is_opus, load_opus_vocabulary, source_pieces, source_words
 
 EOS, UNK, PAD = "</s>", "<unk>", "<pad>"
 EOS_ID, UNK_ID = 0, 1
 SPACE = "▁"
 PLAIN = re.compile(r"[^A-Z0-9{}_]*")  # a word that cannot be a name or a placeholder
 MAX_POSITIONS = 512
+# A tokenizer.json's, or MarianTokenizer with its SentencePiece models.
+Vocabulary = PreTrainedTokenizerBase
 
 
 def train_vocabulary(
@@ -77,9 +81,14 @@ def assemble(
     )
 
 
-def load_vocabulary(folder: str | Path) -> PreTrainedTokenizerFast:
-    """Read a saved vocabulary; the folder must hold ``tokenizer.json``."""
-    folder = Path(folder)
+def load_vocabulary(folder: str | Path) -> Vocabulary:
+    """Read a saved vocabulary: ``tokenizer.json``, or the files of an opus-mt model.
+
+    ``folder`` may also be the name of a shipped model or of a cached one of the Hub.
+    """
+    folder = model_folder(folder)
+    if is_opus(folder):
+        return load_opus_vocabulary(folder)
     if not (folder / "tokenizer.json").is_file():
         raise KdcourseError(
             f"No vocabulary in {folder}: tokenizer.json is missing.",
@@ -93,19 +102,17 @@ class SubwordSampler:
     """Subword regularisation (Kudo 2018): sample one of a word's best segmentations.
 
     A segmentation is drawn with a probability proportional to P(pieces)^alpha
-    among the ``nbest``. Words are independent, so each word's list is kept.
+    among the ``nbest``. Words are independent, so each word's list is kept. With the
+    vocabulary of an opus-mt model it cuts sources, which must be a Unigram model's.
     """
 
-    def __init__(
-        self, vocabulary: PreTrainedTokenizerFast, alpha: float = 0.5, nbest: int = 16
-    ):
-        state = json.loads(vocabulary.backend_tokenizer.to_str())
-        special = {token["content"] for token in state["added_tokens"]}
-        scored = enumerate(state["model"]["vocab"])
-        self.pieces = {p: (i, s) for i, (p, s) in scored if p not in special}
-        self.specials = {
-            token["content"]: token["id"] for token in state["added_tokens"]
-        }
+    def __init__(self, vocabulary: Vocabulary, alpha: float = 0.5, nbest: int = 16):
+        if isinstance(vocabulary, PreTrainedTokenizerFast):
+            self.words = str.split
+            self.pieces, self.specials = scored_pieces(vocabulary)
+        else:
+            self.words = partial(source_words, vocabulary)
+            self.pieces, self.specials = source_pieces(vocabulary), {}
         self.longest = max(map(len, self.pieces))
         self.unknown = min(score for _, score in self.pieces.values()) - 10.0
         self.alpha, self.nbest = alpha, nbest
@@ -118,7 +125,7 @@ class SubwordSampler:
         by piece: it is cut as everywhere, so that its copy has the same pieces.
         """
         ids: list[int] = []
-        for word in text.split():
+        for word in self.words(text):
             if word in self.specials:
                 ids.append(self.specials[word])
                 continue
@@ -152,3 +159,13 @@ class SubwordSampler:
                 # Neighbouring unknown characters are one <unk>, as in the tokenizer.
                 fused = ids if ids and ids[-1] == UNK_ID else (*ids, UNK_ID)
                 yield score + self.unknown, fused
+
+
+def scored_pieces(
+    vocabulary: PreTrainedTokenizerFast,
+) -> tuple[dict[str, tuple[int, float]], dict[str, int]]:
+    """Each ordinary piece's id and log-probability, and each special token's id."""
+    state = json.loads(vocabulary.backend_tokenizer.to_str())
+    specials = {token["content"]: token["id"] for token in state["added_tokens"]}
+    scored = enumerate(state["model"]["vocab"])
+    return {p: (i, s) for i, (p, s) in scored if p not in specials}, specials
