@@ -23,7 +23,7 @@ from kdcourse.translation.caching import (
 )
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.models import build_model, load_model, save_model
-from kdcourse.translation.training import Trainer, collate, token_logits
+from kdcourse.translation.training import Example, Trainer, collate, token_logits
 from kdcourse.translation.vocabulary import load_vocabulary, train_vocabulary
 
 SOURCES, TARGETS = tiny.pairs(60)
@@ -201,6 +201,9 @@ def test_requests_that_cannot_be_met_are_explained(teacher, examples, vocabulary
     other = build_model(tiny.TINY, other_vocabulary(), 1)
     with pytest.raises(KdcourseError, match="Teachers of .* tokens"):
         cache_signals([teacher, other], examples)
+    endless = Example([5] * 600 + [0], [5, 0])
+    with pytest.raises(KdcourseError, match="Row 1 of the examples has 601 tokens"):
+        cache_signals(teacher, [examples[0], endless])
     broken = build_model(tiny.TINY, vocabulary, 1)
     broken.final_logits_bias[0, 5] = math.nan
     with pytest.raises(KdcourseError, match="not numbers"):

@@ -217,6 +217,14 @@ def test_killed_and_resumed_is_bit_identical(vocabulary, examples, tmp_path, roo
     assert timeless[0] == timeless[1]
 
 
+def test_a_finished_training_is_not_trained_on(vocabulary, examples, tmp_path):
+    """Killed after its last checkpoint and started again, it must not move."""
+    whole = weights(trainer(vocabulary, examples, tmp_path).run())
+    again = trainer(vocabulary, examples, tmp_path)
+    assert torch.equal(weights(again.run()), whole)
+    assert again.state["tokens"] == again.history[-1]["tokens"]
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(vocabulary, examples, tmp_path):
     trainer(vocabulary, examples, tmp_path).run()
     with pytest.raises(KdcourseError, match="made by another recipe"):

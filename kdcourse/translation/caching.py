@@ -229,6 +229,7 @@ def cache_signals(
     teachers = _as_list(teacher)
     shares = _shares(weights, len(teachers))
     size = _common_size(teachers)
+    _check_lengths(examples, teachers)
     check_softening(temperature)
     if k is None and temperature != 1.0:
         raise KdcourseError(
@@ -291,6 +292,18 @@ def _common_size(teachers: list[MarianMTModel]) -> int:
             todo="Average teachers trained on the same vocabulary only.",
         )
     return sizes[0]
+
+
+def _check_lengths(examples: list[Example], teachers: list[MarianMTModel]) -> None:
+    most = min(model.config.max_position_embeddings for model in teachers)
+    for row, example in enumerate(examples):
+        longest = max(len(example.source), len(example.target))
+        if longest > most:
+            raise KdcourseError(
+                f"Row {row} of the examples has {longest} tokens on one side.",
+                wanted=f"at most {most}, the positions that the teacher knows",
+                todo="Leave such rows out, or cut them into sentences.",
+            )
 
 
 def _empty(tokens: int, k: int | None, size: int) -> dict[str, torch.Tensor]:

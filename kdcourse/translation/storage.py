@@ -52,14 +52,22 @@ def writing_whole(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     except Exception as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        refusal = _refusal(error)
+        if refusal:
             raise KdcourseError(
-                f"{path} cannot be written: {error.strerror or error}.",
+                f"{path} cannot be written: {refusal.strerror or refusal}.",
                 wanted="a folder with room and the right to write",
                 todo="Name another folder, or free some space, and run again: what was "
                 "finished before is kept.",
             ) from error
         raise
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The system's own error: torch.save covers it with one that only says where."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def write_whole(path: Path, data: bytes) -> None:

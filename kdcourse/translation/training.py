@@ -30,6 +30,7 @@ from ..theory.losses import cross_entropy
 from .storage import write_whole, writing_whole
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+DAMAGED = "checkpoint.damaged.pt"
 FIELDS = {"weights", "average", "optimizer", "state", "history", "rng", "recipe"}
 FIELDS |= {"precision"}
 UNREADABLE = (
@@ -286,7 +287,7 @@ class Trainer:
         if self.resume() and self.progress:
             self.progress(self.state["tokens"])
         saved = time.monotonic()
-        for batch in self.batches():
+        for batch in () if self.done else self.batches():
             started = time.monotonic()
             try:
                 self.step(batch)
@@ -378,24 +379,23 @@ class Trainer:
         except BadArgument as error:  # theory's losses say so themselves
             if logits.isfinite().all():
                 raise
-            raise self._not_finite("logits", logits.detach()) from error
+            raise self._not_finite("logits are", logits.detach()) from error
         if not loss.isfinite():
-            raise self._not_finite("loss", loss.detach())
+            raise self._not_finite("loss is", loss.detach())
         return loss
 
     def _clip(self) -> None:
         """Clip the gradient's norm, checked: one NaN would spoil every weight."""
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
         if not norm.isfinite():
-            raise self._not_finite("gradient's norm", norm)
+            raise self._not_finite("gradient's norm is", norm)
 
     def _not_finite(self, what: str, values: torch.Tensor) -> KdcourseError:
         bad = values[~values.isfinite()].flatten()[0].item()
         state, rate = self.state, self.optimizer.param_groups[0]["lr"]
         return KdcourseError(
-            f"The {what} {'are' if what.endswith('s') else 'is'} {bad} at step "
-            f"{state['step'] + 1} (epoch {state['epoch']}, batch {state['batch']}, "
-            f"learning rate {rate:.3g}). {self._kept()}",
+            f"The {what} {bad} at step {state['step'] + 1} (epoch {state['epoch']}, "
+            f"batch {state['batch']}, learning rate {rate:.3g}). {self._kept()}",
             wanted="a finite loss and finite gradients at every step",
             todo="Train with a lower peak_learning_rate or a longer warm-up in a new "
             "folder; if it comes back, look for a 0 · inf or log 0 in the loss.",
@@ -471,10 +471,10 @@ class Trainer:
     def resume(self) -> bool:
         """Continue from the checkpoint in ``folder``, where there is one.
 
-        A damaged checkpoint is told of in a warning, and the one before it is used:
-        the training is exact, so it ends with the same weights all the same. A lower
-        ``batch_tokens`` than the checkpoint's is accepted, for a machine with too
-        little memory: the epoch then begins anew. Any other recipe is an error.
+        A damaged checkpoint is told of in a warning and put aside, and the one before
+        it is used: training is exact, so it ends with the same weights all the same.
+        A lower ``batch_tokens`` than the checkpoint's is accepted, for a machine with
+        too little memory: the epoch then begins anew. Any other recipe is an error.
 
         Raises:
             KdcourseError: no checkpoint can be read, or it is of another recipe.
@@ -509,6 +509,8 @@ class Trainer:
                 damaged.append(error)
                 continue
             if damaged:
+                # Out of the way, or the next save would keep it in the older's place.
+                (self.folder / CHECKPOINT).replace(self.folder / DAMAGED)
                 warnings.warn(f"{damaged[0].given} Using {path}.", stacklevel=3)
             return saved
         if damaged:
