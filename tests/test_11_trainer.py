@@ -195,6 +195,7 @@ def test_one_batch_is_as_good_as_four_parts_of_it(vocabulary, data, teacher, tmp
 
 TWO = """
     import json, os, sys
+    sys.path.insert(0, os.getcwd())  # that of the tests
     from datasets import load_from_disk
     from kdcourse.translation.models import load_model
     from kdcourse.translation.trainer import DistillationTrainer, arguments
@@ -244,8 +245,7 @@ def test_two_processes_are_one_with_the_doubled_batch(
     done = subprocess.run(
         [*command, str(tmp_path / "two.py"), str(tmp_path), json.dumps(PLAIN)],
         cwd=root / "tests",
-        env=os.environ
-        | {"PYTHONPATH": str(root / "tests"), "GLOO_SOCKET_IFNAME": "lo"},
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
         timeout=300,
