@@ -446,7 +446,7 @@ def open_translator(
                 wanted="a whole number from 1 up",
                 todo=f"Give --{name} 1 or more; a beam of 1 is greedy search.",
             )
-    folder = model_folder(model)
+    folder = check_model(model)
     if engine == "torch":
         translator = TorchTranslator(folder, beam, threads)
     else:

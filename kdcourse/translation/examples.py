@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerFast
-
 from .augmentation import Augmenter, name_spans
 from .corpus import Row
 from .training import Example
-from .vocabulary import SubwordSampler
+from .vocabulary import SubwordSampler, Vocabulary
 
 MAX_TOKENS = 200
 
@@ -26,7 +24,7 @@ class SampledEpochs:
     """
 
     rows: list[Row]
-    vocabulary: PreTrainedTokenizerFast
+    vocabulary: Vocabulary
     invented_names: float = 0.4
     brands: bool = False
     stream: str = "data"
@@ -45,27 +43,38 @@ class SampledEpochs:
             source, target = self.augment(row.source, row.target, rng)
             sources.append(self.sampler.encode(source, rng))
             texts.append(target)
-        targets = self.vocabulary(texts)["input_ids"]
+        targets = self.vocabulary(text_target=texts)["input_ids"]
         pairs = zip(sources, targets, strict=True)
         return [Example(s, t) for s, t in pairs if max(len(s), len(t)) <= MAX_TOKENS]
 
 
 def fixed_examples(
-    sources: list[str], targets: list[str], vocabulary: PreTrainedTokenizerFast
+    sources: list[str], targets: list[str], vocabulary: Vocabulary
 ) -> list[Example]:
     """The tokenizer's best segmentation of each pair; ``key`` is the row's number."""
     pairs = zip(
-        vocabulary(sources)["input_ids"], vocabulary(targets)["input_ids"], strict=True
+        vocabulary(sources)["input_ids"],
+        vocabulary(text_target=targets)["input_ids"],
+        strict=True,
     )
     return [Example(s, t, key) for key, (s, t) in enumerate(pairs)]
 
 
-def encode_targets(
-    targets: list[str], vocabulary: PreTrainedTokenizerFast
-) -> list[list[int]]:
-    """Target token ids, EOS last, cut so that one endless row cannot fill a batch."""
+def encode_targets(targets: list[str], vocabulary: Vocabulary) -> list[list[int]]:
+    """Target token ids, EOS last, cut so that one endless row cannot fill a batch.
+
+    As targets: a vocabulary may cut its two languages in different ways.
+    """
+    return _cut(vocabulary(text_target=targets)["input_ids"], vocabulary)
+
+
+def encode_sources(sources: list[str], vocabulary: Vocabulary) -> list[list[int]]:
+    """Source token ids, EOS last, cut in the same way."""
+    return _cut(vocabulary(sources)["input_ids"], vocabulary)
+
+
+def _cut(rows: list[list[int]], vocabulary: Vocabulary) -> list[list[int]]:
     eos = vocabulary.eos_token_id
-    rows = vocabulary(targets)["input_ids"]
     return [
         ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], eos] for ids in rows
     ]

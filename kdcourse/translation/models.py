@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
+from transformers import MarianConfig, MarianMTModel
 
 from ..errors import KdcourseError
-from .vocabulary import EOS_ID, MAX_POSITIONS
+from .hub import model_folder
+from .vocabulary import EOS_ID, MAX_POSITIONS, Vocabulary
 
 RESIDUAL_GAIN = 0.25  # Marian's post-norm stack starts at once with small branches
 NEVER = -40.0  # the bias of a token never to be predicted; exp(-40) does not underflow
@@ -31,7 +32,7 @@ STUDENT = Architecture(128, 512, 4, 4, 1, dropout=0.05)
 
 
 def build_model(
-    architecture: Architecture, vocabulary: PreTrainedTokenizerFast, seed: int
+    architecture: Architecture, vocabulary: Vocabulary, seed: int
 ) -> MarianMTModel:
     """A fresh model with reproducible weights, ready to be trained."""
     size, pad = len(vocabulary), vocabulary.pad_token_id
@@ -71,7 +72,6 @@ def build_model(
         # Eager attention: on a CPU the backward pass of the fused kernel is 3x slower.
         model = MarianMTModel._from_config(config, attn_implementation="eager")
         _shape_initial_weights(model)
-    model.final_logits_bias[0, pad] = NEVER
     generation = model.generation_config
     generation.max_length, generation.num_beams = 256, 1
     return prepare(model)
@@ -99,16 +99,20 @@ def _shape_initial_weights(model: MarianMTModel) -> None:
 
 
 def prepare(model: MarianMTModel) -> MarianMTModel:
-    """What every model needs before training: a zero pad row, frozen positions.
+    """What every model needs: a zero pad row, a pad never said, frozen positions.
 
     The decoder starts from the pad's embedding. CTranslate2 starts from zeros, so
-    the pad's row is zero and its gradient is erased: both engines then agree. The
-    sinusoidal positions are constants that are never saved; they must not train.
+    the pad's row is zero and its gradient is erased: both engines then agree. Its
+    logit is barred by the bias: the Hub's Marian models leave it at 0, where it takes
+    a share, often the largest one, of every distribution
+    (huggingface/transformers#4290). The sinusoidal positions are constants that are
+    never saved; they must not train.
     """
     embedding = model.get_input_embeddings().weight
     pad = model.config.pad_token_id
     with torch.no_grad():
         embedding[pad].zero_()
+        model.final_logits_bias[0, pad] = NEVER
     if not getattr(model, "_pad_row_is_pinned", False):
         embedding.register_hook(lambda gradient: _without_row(gradient, pad))
         model._pad_row_is_pinned = True
@@ -120,7 +124,7 @@ def prepare(model: MarianMTModel) -> MarianMTModel:
 @torch.no_grad()
 def grow(
     model: MarianMTModel,
-    vocabulary: PreTrainedTokenizerFast,
+    vocabulary: Vocabulary,
     architecture: Architecture,
 ) -> MarianMTModel:
     """A deeper model that begins where a trained one is (Gong et al. 2019).
@@ -176,7 +180,7 @@ def _silent_layer(state: dict, stack: str, layer: int, old: int, new: int) -> di
 @torch.no_grad()
 def shrink(
     teacher: MarianMTModel,
-    vocabulary: PreTrainedTokenizerFast,
+    vocabulary: Vocabulary,
     architecture: Architecture,
 ) -> MarianMTModel:
     """A shallower model of the teacher's width that starts with copies of its layers.
@@ -234,8 +238,11 @@ def _without_row(gradient: torch.Tensor, row: int) -> torch.Tensor:
 
 
 def load_model(folder: str | Path) -> MarianMTModel:
-    """Load a saved model in float32, in evaluation mode."""
-    folder = Path(folder)
+    """Load a saved model in float32, in evaluation mode.
+
+    ``folder`` may also be the name of a shipped model or of a cached one of the Hub.
+    """
+    folder = model_folder(folder)
     if not (folder / "config.json").is_file():
         raise KdcourseError(
             f"No model in {folder}: config.json is missing.",
@@ -248,7 +255,7 @@ def load_model(folder: str | Path) -> MarianMTModel:
 
 def save_model(
     model: MarianMTModel,
-    vocabulary: PreTrainedTokenizerFast,
+    vocabulary: Vocabulary,
     folder: str | Path,
     dtype: torch.dtype = torch.float16,
 ) -> Path:

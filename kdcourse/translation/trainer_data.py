@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from ..errors import KdcourseError
-from .examples import encode_targets
+from .examples import encode_sources, encode_targets
 from .labelling import Labels, unlabelled
 from .training import Batch, Example, collate
 
@@ -64,7 +64,7 @@ def encode(
     """
     return Dataset.from_dict(
         {
-            "input_ids": encode_targets(sources, vocabulary),
+            "input_ids": encode_sources(sources, vocabulary),
             "labels": encode_targets(targets, vocabulary),
             "key": list(range(len(sources))) if keys is None else keys,
         }
