@@ -1,6 +1,7 @@
 """Contexts, ambiguous strings, glossaries, survival, and the run of lesson 10."""
 
 import random
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +15,8 @@ from kdcourse.translation.context import (
     ceiling,
     contexts_exchanged,
     describe,
-    exchange_terms,
     glossed,
-    lexicon,
+    obeying,
     paired_gain,
     placed_rows,
     replace_term,
@@ -29,7 +29,7 @@ from kdcourse.translation.context import record as recording
 from kdcourse.translation.context import run as running
 from kdcourse.translation.context.places import split_with_places
 from kdcourse.translation.context.record import ContextRecord, contrasts
-from kdcourse.translation.context.run import ContextEpochs, ContextRun
+from kdcourse.translation.context.run import ContextEpochs, ContextRun, emphasised
 from kdcourse.translation.corpus import Row, split_of
 from kdcourse.translation.decoding import model_folder
 from kdcourse.translation.models import build_model, save_model
@@ -152,45 +152,49 @@ def test_a_term_is_replaced_as_a_whole_word_and_keeps_its_capital():
         assert replace_term(text, "luz", "lámpara") == text
 
 
-def test_the_lexicon_finds_mutual_partners():
-    pairs = [*zip(*tiny.pairs(100), strict=True), ("rare", "raro"), ("same", "same")]
-    assert lexicon(pairs) == tiny.WORDS
-    assert lexicon(pairs, least=1) == tiny.WORDS | {"rare": "raro"}
-    assert lexicon(pairs, least=1000) == lexicon([]) == {}
-    half = [("open door", "abre"), ("open", "abre"), ("door", "nada")]
-    assert lexicon(half, least=1, dice=0.6) == {"open": "abre", "door": "nada"}
-    assert lexicon(half, least=1, dice=0.9) == {"open": "abre"}
+def test_a_target_obeys_the_terms_that_it_says_as_usual():
+    usual, house = {"key": "clave", "light": "luz"}, {"key": "llave", "light": "foco"}
+    assert obeying("Light key", "Clave de luz", usual, house) == (
+        {"key": "llave", "light": "foco"},
+        "Llave de foco",
+    )
+    assert obeying("Light key", "Luz de la tecla", usual, house) == (
+        {"light": "foco"},
+        "Foco de la tecla",
+    )
+    assert obeying("Door", "Puerta", usual, house) == ({}, "Puerta")
 
 
-def test_an_exchanged_term_stands_in_the_target():
-    known = {"door": "puerta", "window": "ventana"}
+def test_ambiguous_rows_are_repeated_and_others_drawn():
+    rows = [row("Clean", "Limpio"), row("Clean", "Limpiar"), row("Key", "Clave")]
+    rows += [row(f"z{i}", f"y{i}") for i in range(50)]
+    rows += [row("Key", "Llave", context="elsewhere")]  # ambiguous, but with a term
+    chosen = emphasised(rows, {"key": "llave"}, random.Random(1), 3, 10)
+    count = Counter(r.source for r in chosen)
+    assert count["Clean"] == 6 and count["Key"] == 2 and len(chosen) == 18
+    again = emphasised(rows, {"key": "llave"}, random.Random(1), 3, 10)
+    assert chosen == again
+    assert chosen != emphasised(rows, {"key": "llave"}, random.Random(2), 3, 10)
+    assert len(emphasised(rows, {}, random.Random(1), 1, 10_000)) == len(rows)
+
+
+def test_only_the_context_tells_the_teacher_which_word_is_wanted():
+    rows = [row("battery name", "pila nombre"), row("door", "puerta")] * 200
+    options = {"without": 0.2, "glossed": 0.5, "repeats": 1, "others": 1000}
+    epochs = ContextEpochs(rows, tiny.vocabulary(), HOUSE, **options)
     rng = random.Random(1)
-    seen = set()
-    for _ in range(30):
-        terms, target = exchange_terms(
-            "Door, window", "Puerta, ventana", known, ["mesa"], rng
-        )
-        assert set(terms) == {"door", "window"}
-        said = [terms["door"].capitalize(), terms["window"]]
-        assert target == ", ".join(said)
-        seen.add(target)
-    assert len(seen) == 4
-    # what the pair does not say as usual, or says twice, is not exchanged
-    for target in ("Una entrada", "puerta puerta"):
-        assert exchange_terms("door", target, known, ["mesa"], rng) == ({}, target)
-
-
-def test_the_teacher_never_meets_the_glossary_of_the_test():
-    rows = [row(*pair) for pair in zip(*tiny.pairs(150), strict=True)]
-    epochs = ContextEpochs(rows, tiny.vocabulary(), HOUSE, 0.2, 0.9)
-    assert "battery" not in epochs.known and "door" in epochs.known
-    assert not {"bateria", "pila"} & set(epochs.words)
-    rng = random.Random(1)
-    texts = [epochs.reading(r, rng)[0] for r in epochs.rows]
-    assert not any("battery =" in text for text in texts)
-    assert any("door = " in text for text in texts)
-    bare = sum(not text.startswith("x") for text in texts) / len(texts)
-    assert 0.1 < bare < 0.3
+    read = Counter(epochs.reading(r, rng) for r in rows)
+    assert set(read) == {
+        ("x ; battery = bateria | battery name", "bateria nombre"),
+        ("battery = bateria | battery name", "bateria nombre"),
+        ("x | battery name", "pila nombre"),
+        ("battery name", "pila nombre"),
+        ("x | door", "puerta"),
+        ("door", "puerta"),
+    }
+    assert 0.1 < read["door", "puerta"] / 200 < 0.3
+    termed = sum(n for (text, _), n in read.items() if "=" in text)
+    assert 0.4 < termed / 200 < 0.6
     assert epochs(3) == epochs(3) != epochs(4)
 
 
@@ -263,11 +267,12 @@ def tiny_run(tmp_path, monkeypatch):
         "precision": "float32",
     }
     recipe = {
-        "data": {"others": 10, "seed": 1},
+        "data": {"repeats": 2, "others": 10, "seed": 1},
         "glossary": HOUSE,
         "labels": {"beam": 2, "compute_type": "float32"},
         "teacher": settings
-        | {"seed": 1, "group_by": "target", "without": 0.2, "glossed": 0.5},
+        | {"seed": 1, "group_by": "target", "without": 0.2, "glossed": 0.5}
+        | {"repeats": 2, "others": 10},
         "student": settings | {"group_by": "source"},
         "comparison": {"seeds": [1, 2]},
     }
@@ -280,12 +285,12 @@ def tiny_run(tmp_path, monkeypatch):
 
 def test_lessons_hold_what_is_ambiguous_and_glossed_and_some_others(tiny_run):
     lessons = tiny_run.lessons
-    assert sum(r.source == "open" for r in lessons) == 40
+    assert sum(r.source == "open" for r in lessons) == 80  # twice
     assert sum(r.source == "battery name" for r in lessons) == 40
     assert sum(r.source == "light" for r in lessons) == 10
     texts = [tiny_run.read(r, True) for r in lessons]
-    assert texts[1].endswith(" ; battery = bateria | battery name")
-    assert texts[0].endswith(" | open") and ";" not in texts[0]
+    assert "window error ; battery = bateria | battery name" in texts
+    assert "door name | open" in texts
     assert [tiny_run.read(r, False) for r in lessons] == [r.source for r in lessons]
 
 

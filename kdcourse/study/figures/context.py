@@ -90,7 +90,7 @@ def survivals(
         1, len(tests), figsize=(7.2, 3.2), layout="constrained", squeeze=False
     )
     for axes, (title, test) in zip(panels[0], tests.items(), strict=True):
-        for n, (student, shares) in enumerate(test.items()):
+        for n, shares in enumerate(test.values()):
             shifts = [0.12 * (i - (len(shares) - 1) / 2) for i in range(len(shares))]
             axes.plot(
                 [n + shift for shift in shifts],

@@ -14,7 +14,7 @@ translation model can read it. It holds two things that fare differently:
 ``run`` makes the recorded run.
 """
 
-from .glossary import exchange_terms, glossed, lexicon, replace_term, terms_in
+from .glossary import glossed, obeying, replace_term, terms_in
 from .places import (
     SEPARATOR,
     Placed,
@@ -36,10 +36,9 @@ __all__ = [
     "ceiling",
     "contexts_exchanged",
     "describe",
-    "exchange_terms",
     "glossed",
-    "lexicon",
     "load_placed",
+    "obeying",
     "paired_gain",
     "placed_rows",
     "replace_term",

@@ -1,17 +1,13 @@
 """A glossary as context: "battery = pila" before a string says how to say a word in it.
 
-The teacher must obey a glossary that it has never seen. It learns to on rows in which
-a word of the reference has been exchanged for another one, and the context says so:
-only by reading the context can it know. The words of the recorded run's glossary are
-kept out of them.
+The teacher sees the glossary's strings both ways: with a term in c and the house's word
+in the target, or without and as the reference has it. Only by reading c can it know.
 """
 
 from __future__ import annotations
 
-import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 
 WORD = re.compile(r"[^\W\d_]{3,}")
@@ -58,55 +54,20 @@ def word_pattern(word: str) -> re.Pattern:
     return re.compile(rf"(?<![\w{{]){re.escape(word)}(?!\w)", re.IGNORECASE)
 
 
-def lexicon(
-    pairs: Iterable[tuple[str, str]], least: int = 20, dice: float = 0.5
-) -> dict[str, str]:
-    """Words that translate each other, from how often they stand in the same pair.
-
-    The Dice coefficient 2 n(v, w) / (n(v) + n(w)) of each other's best partners, at
-    least ``dice``, met in at least ``least`` pairs. Crude, and enough here.
-    """
-    left, right, both = Counter(), Counter(), Counter()
-    for source, target in pairs:
-        ours = set(WORD.findall(source.casefold()))
-        theirs = set(WORD.findall(target.casefold()))
-        left.update(ours)
-        right.update(theirs)
-        both.update((v, w) for v in ours for w in theirs if v != w)
-    links = sorted(
-        (2 * n / (left[v] + right[w]), v, w) for (v, w), n in both.items() if n >= least
-    )
-    there = {v: (w, strength) for strength, v, w in links}  # the last is the strongest
-    back = {w: v for _, v, w in links}
-    return {
-        v: w for v, (w, strength) in there.items() if strength >= dice and back[w] == v
-    }
-
-
-def exchange_terms(
-    source: str,
-    target: str,
-    known: Mapping[str, str],
-    words: Sequence[str],
-    rng: random.Random,
-    *,
-    most: int = 2,
-    exchanged: float = 0.7,
+def obeying(
+    source: str, target: str, usual: Mapping[str, str], house: Mapping[str, str]
 ) -> tuple[dict[str, str], str]:
-    """A glossary for one pair, and the target that obeys it.
+    """The terms of a pair that its target says as ``usual``, and the house's target.
 
-    Up to ``most`` of the ``known`` words that this pair translates as usual, once; a
-    share ``exchanged`` of them gets one of ``words`` instead of its usual translation.
+    ``usual`` and ``house`` hold the same words, each with a translation. What the
+    target says in another way is left alone, and its term is not among those returned.
+
+    >>> obeying("Low battery", "Batería baja", {"battery": "batería"},
+    ...         {"battery": "pila"})
+    ({'battery': 'pila'}, 'Pila baja')
     """
-    usual = {
-        term: said
-        for term, said in terms_in(source, known).items()
-        if len(word_pattern(said).findall(target)) == 1
-    }
-    terms = {}
-    for term in sorted(rng.sample(sorted(usual), min(most, len(usual)))):
-        terms[term] = usual[term]
-        if rng.random() < exchanged:
-            terms[term] = rng.choice(words)
-            target = replace_term(target, usual[term], terms[term])
-    return terms, target
+    found = terms_in(source, usual)
+    said = [term for term in found if word_pattern(found[term]).search(target)]
+    for term in said:
+        target = replace_term(target, usual[term], house[term])
+    return {term: house[term] for term in said}, target

@@ -15,6 +15,7 @@ One teacher teaches all three: the shipped one, trained on to read c where there
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -28,10 +29,11 @@ from ..models import load_model, save_model
 from ..pipeline import read_recipe, token_bar
 from ..training import Example, Recipe, Trainer
 from ..vocabulary import SubwordSampler, load_vocabulary
-from .glossary import exchange_terms, glossed, lexicon, terms_in
+from .glossary import glossed, obeying, terms_in
 from .places import PLACES, Placed, ambiguous, load_placed, with_context
 
 STUDENTS = ("distilled", "control", "twin")
+READING = ("without", "glossed", "repeats", "others")  # of the teacher's recipe
 
 
 class ContextRun:
@@ -57,18 +59,10 @@ class ContextRun:
 
     @cached_property
     def lessons(self) -> list[Placed]:
-        """What students read: ambiguous and glossed training rows, and some others."""
-        rows = self.placed["train"]
-        unclear = {row.source for row, _ in ambiguous(rows, rows)}
-
-        def telling(row: Placed) -> bool:
-            return row.source in unclear or bool(terms_in(row.source, self.house))
-
-        others = [row for row in rows if not telling(row)]
-        data = self.recipe["data"]
-        count = min(data["others"], len(others))
-        drawn = random.Random(data["seed"]).sample(others, count)
-        return [row for row in rows if telling(row)] + drawn
+        """What students read: see ``emphasised``; drawn once."""
+        data = dict(self.recipe["data"])
+        rng = random.Random(data.pop("seed"))
+        return emphasised(self.placed["train"], self.house, rng, **data)
 
     def read(self, row: Placed, with_c: bool) -> str:
         """The text that a model reads of a row: z, or "place ; terms | z"."""
@@ -86,9 +80,9 @@ class ContextRun:
         out = self.folder / "teacher"
         if not self.is_trained("teacher"):
             settings = dict(self.recipe["teacher"])
-            shares = {name: settings.pop(name) for name in ("without", "glossed")}
+            data = {name: settings.pop(name) for name in READING}
             epochs = ContextEpochs(
-                self.placed["train"], self.vocabulary, self.recipe["glossary"], **shares
+                self.placed["train"], self.vocabulary, self.recipe["glossary"], **data
             )
             recipe = Recipe(**settings)
             with token_bar("teacher, with contexts", recipe.budget_tokens) as bar:
@@ -139,31 +133,44 @@ class ContextRun:
         return open_translator(folder, beam=beam, shield=False).translate(texts)
 
 
+def emphasised(
+    rows: list[Placed], house: Mapping, rng: random.Random, repeats: int, others: int
+) -> list[Placed]:
+    """Ambiguous rows several times, those with a term of the house, and some others.
+
+    Ambiguous strings are short and few: of all tokens they would make one in fifty.
+    """
+    unclear = {row.source for row, _ in ambiguous(rows, rows)}
+    termed = [row for row in rows if terms_in(row.source, house)]
+    hard = [r for r in rows if r.source in unclear and not terms_in(r.source, house)]
+    chosen = {*termed, *hard}
+    rest = [row for row in rows if row not in chosen]
+    return hard * repeats + termed + rng.sample(rest, min(others, len(rest)))
+
+
 class ContextEpochs:
     """Training rows as "place ; terms | z"; an epoch depends on its number alone.
 
-    A share ``without`` loses its place, a share ``glossed`` gets a glossary where it
-    has words for one. ``house`` is the glossary of the recorded run: neither its terms
-    nor its words are ever in one, so that the teacher must obey it unseen.
+    A share ``without`` loses its place. Rows with terms of the glossary that their
+    reference says as usual get these terms, and the house's words in their target, in
+    the share ``glossed`` of the cases.
     """
 
-    def __init__(self, rows: list[Placed], vocabulary, house, without, glossed):
+    def __init__(
+        self, rows, vocabulary, glossary, *, without, glossed, repeats, others
+    ):
         self.rows, self.vocabulary = rows, vocabulary
+        self.usual = {term: said for term, (said, _) in glossary.items()}
+        self.house = {term: wanted for term, (_, wanted) in glossary.items()}
         self.without, self.glossed = without, glossed
-        pairs = dict.fromkeys((row.source, row.target) for row in rows)
-        wanted = {word for _, word in house.values()}
-        self.known = {
-            term: said
-            for term, said in lexicon(pairs).items()
-            if term not in house and not {term, said} & wanted
-        }
-        self.words = sorted(set(self.known.values()))
+        self.repeats, self.others = repeats, others
         self.sampler = SubwordSampler(vocabulary)
 
     def __call__(self, epoch: int) -> list[Example]:
-        """The examples of an epoch, in the order of the rows."""
+        """The examples of an epoch."""
         rng = random.Random(f"context/{epoch}")
-        read = [self.reading(row, rng) for row in self.rows]
+        rows = emphasised(self.rows, self.house, rng, self.repeats, self.others)
+        read = [self.reading(row, rng) for row in rows]
         sources = [self.sampler.encode(source, rng) for source, _ in read]
         targets = self.vocabulary([target for _, target in read])["input_ids"]
         pairs = zip(sources, targets, strict=True)
@@ -174,7 +181,5 @@ class ContextEpochs:
         place = "" if rng.random() < self.without else row.context
         terms, target = {}, row.target
         if rng.random() < self.glossed:
-            terms, target = exchange_terms(
-                row.source, target, self.known, self.words, rng
-            )
+            terms, target = obeying(row.source, target, self.usual, self.house)
         return with_context(glossed(place, terms), row.source), target
