@@ -357,6 +357,25 @@ def test_students_of_a_seed_differ_in_their_lessons_alone(tiny_run, monkeypatch)
     assert own[2] == control[2] == ["taught True"] and twin[2] == ["taught False"]
 
 
+def test_in_a_test_the_control_alone_reads_c(tiny_run, monkeypatch):
+    read = {}
+    monkeypatch.setattr(tiny_run, "student", lambda kind, seed: kind)
+
+    def says(folder, texts, beam=1):
+        read[folder] = texts
+        return texts
+
+    monkeypatch.setattr(tiny_run, "says", says)
+    made = ContextRecord(tiny_run)
+    for test in ("places", "glossary"):
+        for kind in running.STUDENTS:
+            made.said(test, kind, 1)
+        assert read["distilled"] == read["twin"] == [r.source for r in made.rows[test]]
+        assert all(text.count(" | ") == 1 for text in read["control"])
+    made.plain("twin", 1)
+    assert not any("|" in text for text in read["twin"])
+
+
 def test_the_house_is_obeyed_where_its_word_stands_and_the_usual_one_does_not(tiny_run):
     made = ContextRecord(tiny_run)
     asked = row("battery name", "pila nombre")
@@ -385,7 +404,7 @@ def test_each_seed_of_each_student_is_a_point_below_its_ceiling():
     places, glossary = figure.axes
     heights = [line.get_ydata() for line in places.lines]
     assert [list(h) for h in heights] == [[40, 50], [60, 70], [90, 90]]
-    assert places.get_ylim()[1] > 90
+    assert places.get_ylim() == glossary.get_ylim() == (-4, 104)
     assert [t.get_text() for t in places.texts] == ["ceiling of z alone"]
     assert len(glossary.lines) == 1 and not glossary.texts
     with pytest.raises(KdcourseError, match="nothing to draw"):

@@ -42,6 +42,8 @@ from ..theory.signals import Dense, Signal, TopK, top_k
 from .decoding import model_folder, model_hash, torch_threads_kept
 from .examples import encode_targets
 from .models import load_model
+from .opus import fingerprint
+from .own_vocabulary import check_same_vocabulary
 from .storage import Store, read_store, shard_parts
 from .training import (
     Batch,
@@ -84,10 +86,13 @@ class SignalCache:
     ``answers`` is one signal, ``TopK`` or ``Dense``, over all N target tokens;
     ``offsets[i]`` is where row i begins, and a row has one answer a target token, EOS
     included. The row numbers are those of the examples the cache was made from.
+    ``origin`` is the size and the folder of the teacher that was asked in memory: what
+    tells a student of another vocabulary. A cache from disk has checked it already.
     """
 
     answers: Signal
     offsets: torch.Tensor
+    origin: tuple[int, str] | None = None
 
     def signal(self, batch: Batch) -> Signal:
         """The teacher's answers to a batch, in the order of its real tokens.
@@ -240,7 +245,8 @@ def cache_signals(
     lengths = torch.tensor([len(e.target) for e in examples])
     offsets = _offsets(lengths)
     kept = _empty(int(offsets[-1]), k, size)
-    cache = SignalCache(_signal(kept, temperature), offsets)
+    origin = (size, teachers[0].name_or_path)
+    cache = SignalCache(_signal(kept, temperature), offsets, origin)
     keyed = [Example(e.source, e.target, row) for row, e in enumerate(examples)]
     for model in teachers:
         model.eval()
@@ -481,7 +487,7 @@ def vocabulary_hash(vocabulary: PreTrainedTokenizerFast) -> str:
         rules = json.loads(vocabulary.backend_tokenizer.to_str())
         rules = {n: v for n, v in rules.items() if n not in ("padding", "truncation")}
     else:
-        rules = vocabulary.get_vocab()
+        rules = fingerprint(vocabulary)
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
@@ -546,13 +552,13 @@ def _teacher_folders(teacher: Folders) -> list[Path]:
 
 def _check_vocabulary(folder: Path, vocabulary) -> None:
     own = load_vocabulary(folder)
+    check_same_vocabulary(own, vocabulary)
     if vocabulary_hash(own) != vocabulary_hash(vocabulary):
         raise KdcourseError(
-            f"The teacher in {folder} has another vocabulary ({len(own)} entries) than "
-            f"the one given ({len(vocabulary)}).",
-            wanted="one vocabulary for both: the answers are numbered by its tokens",
-            todo="Let it label texts with label_corpus() (sequence-level), or train "
-            "the student on the teacher's vocabulary.",
+            f"The teacher in {folder} cuts text in another way than the vocabulary "
+            "given, though the tokens are the same.",
+            wanted="the teacher's own way: it is asked about the pieces it knows",
+            todo="Give the teacher's vocabulary: load_vocabulary(FOLDER).",
         )
 
 

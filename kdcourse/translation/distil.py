@@ -31,7 +31,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from transformers import MarianMTModel, PreTrainedTokenizerFast
+from transformers import MarianMTModel
 
 from ..errors import KdcourseError
 from .augmentation import Augmenter, name_spans
@@ -40,8 +40,9 @@ from .examples import encode_targets
 from .losses import live_loss, smoothed_loss, word_loss
 from .models import STUDENT, Architecture, build_model
 from .on_policy import OnPolicyMix
+from .own_vocabulary import check_origin, check_teacher
 from .training import Example, Recipe, Trainer
-from .vocabulary import SubwordSampler
+from .vocabulary import SubwordSampler, Vocabulary
 
 TEACHER, ANOTHERS, ITSELF = "the teacher", "another row's", "itself"
 
@@ -135,7 +136,7 @@ def distil(
     method: str | Method,
     sources: list[str],
     targets: list[str],
-    vocabulary: PreTrainedTokenizerFast,
+    vocabulary: Vocabulary,
     recipe: Recipe,
     *,
     signals: SignalCache | None = None,
@@ -161,9 +162,14 @@ def distil(
         KdcourseError: an unknown method, missing or superfluous answers of the
             teacher, targets that are not one a source, or a recipe that groups by
             targets.
+        OtherVocabulary: the teacher's answers are numbered by another vocabulary.
     """
     method = as_method(method)
     _check_request(method, sources, targets, recipe, signals, teacher)
+    if teacher is not None:
+        check_teacher(teacher, vocabulary)
+    if signals is not None and signals.origin:
+        check_origin(*signals.origin, vocabulary)
     epochs = StudentEpochs(
         sources, encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
     )

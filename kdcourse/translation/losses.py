@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from transformers import MarianMTModel
 
-from ..errors import KdcourseError
 from ..theory.arguments import check_share
 from ..theory.losses import cross_entropy, distillation_loss
 from ..theory.signals import Dense
 from .caching import SignalCache
+from .own_vocabulary import other_vocabulary
 from .training import Batch, Loss, token_logits
 
 
@@ -40,12 +40,7 @@ def live_loss(
         with torch.no_grad():
             answers = token_logits(teacher, batch, precision)
         if answers.shape[-1] != logits.shape[-1]:
-            raise KdcourseError(
-                f"The teacher speaks {answers.shape[-1]} tokens, the student "
-                f"{logits.shape[-1]}.",
-                wanted="one vocabulary for both: D compares token by token",
-                todo="Teach sequence-level (method 'sequence'), which compares texts.",
-            )
+            raise other_vocabulary(answers.shape[-1], logits.shape[-1])
         return _mixed(logits, Dense(answers), batch, alpha, divergence)
 
     return loss

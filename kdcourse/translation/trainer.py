@@ -32,6 +32,7 @@ from .checkpoints import last_checkpoint
 from .distil import Method, as_method
 from .labelling import Labels
 from .models import load_model, prepare
+from .own_vocabulary import check_folder, check_teacher
 from .sampling import own_outputs
 from .teaching import Teaching
 from .trainer_data import (
@@ -43,7 +44,6 @@ from .trainer_data import (
     sides,
 )
 from .training import Recipe, real_tokens, reference_loss
-from .vocabulary import load_vocabulary
 
 
 def arguments(
@@ -343,19 +343,10 @@ def _same_vocabulary(teacher, student: MarianMTModel, vocabulary):
         )
     if teacher is None:
         return None
-    same = True
     if isinstance(teacher, (str, Path)):
-        kept = (Path(teacher) / "tokenizer.json").is_file()
-        same = kept and load_vocabulary(teacher).get_vocab() == vocabulary.get_vocab()
+        check_folder(teacher, vocabulary)
         teacher = load_model(teacher)
-    if not same or teacher.config.vocab_size != student.config.vocab_size:
-        raise KdcourseError(
-            f"The teacher has a vocabulary of its own, of {teacher.config.vocab_size} "
-            f"tokens; the student's has {student.config.vocab_size}.",
-            wanted="one vocabulary for both: a divergence compares token by token",
-            todo="Teach sequence-level, which compares texts: label_corpus() with the "
-            "teacher, then method='sequence', labels=FOLDER.",
-        )
+    check_teacher(teacher, vocabulary)
     if teacher is student:
         raise KdcourseError(
             "Teacher and student are one and the same model.",

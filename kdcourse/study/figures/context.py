@@ -103,6 +103,7 @@ def survivals(
         axes.set_xticks(range(len(test)), test)
         axes.set_xlim(-0.6, len(test) - 0.4)
         axes.set_title(title, fontsize=10)
+        axes.set_ylim(-4.0, 104.0)  # one scale: a few points are to look like a few
         if title in ceilings:
             _ceiling(axes, 100 * ceilings[title])
     panels[0][0].set_ylabel("right, per cent")
@@ -119,8 +120,6 @@ def _ceiling(axes: Axes, height: float) -> None:
         textcoords="offset points",
         fontsize=8,
     )
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, max(high, height + 0.15 * (height - low)))
 
 
 def _in_a_box(axes: Axes, x: float, y: float, text: str) -> None:
