@@ -48,7 +48,7 @@ def own_vocabulary(
     if len(alphabet) + OTHERS > size:
         raise KdcourseError(
             f"A vocabulary of {size} entries for texts of {len(alphabet)} characters.",
-            wanted=f"{len(alphabet) + OTHERS} entries or more, so that each can be said",
+            wanted=f"{len(alphabet) + OTHERS} entries or more: each must be sayable",
             todo="Ask for more, or leave out texts with rare characters.",
         )
     return train_vocabulary(texts, size, alphabet="".join(alphabet))
