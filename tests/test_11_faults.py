@@ -1,6 +1,8 @@
 """Kills, full disks, damaged files, too little memory, NaN: one error, nothing lost."""
 
 import contextlib
+import ctypes
+import gc
 import json
 import math
 import multiprocessing
@@ -528,6 +530,8 @@ def test_an_ordinary_mistake_in_a_loss_keeps_its_own_error(vocabulary):
 @contextlib.contextmanager
 def little_memory(spare):
     """No more than so many bytes beside those that the process has now."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier tests freed is no room for a batch
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_AS)
