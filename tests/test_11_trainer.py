@@ -293,7 +293,7 @@ KILLED = """
 
 
 def long_run(vocabulary, data, folder):
-    """30 steps with dropout, a random order, and half of them on its own samples."""
+    """18 steps with dropout, a random order, and half of them on its own samples."""
     return trainer(
         vocabulary,
         data,
@@ -301,7 +301,7 @@ def long_run(vocabulary, data, folder):
         model=build_model(tiny.TINY, vocabulary, 1),
         method="on-policy",
         teacher=build_model(TEACHER, vocabulary, 7),
-        max_steps=30,
+        max_steps=18,
         gradient_accumulation_steps=2,
         train_sampling_strategy="random",
         save_strategy="steps",
@@ -330,7 +330,7 @@ def test_killed_and_resumed_is_bit_identical(vocabulary, data, tmp_path, root):
         process.send_signal(signal.SIGKILL)
         process.wait()
     step = int(last_checkpoint(tmp_path / "run").rpartition("-")[2])
-    assert 0 < step < 30
+    assert 0 < step < 18
     whole = long_run(vocabulary, data, tmp_path / "whole")
     whole.train()
     again = long_run(vocabulary, data, tmp_path / "run")
