@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
+from kdcourse.commands import context as context_command
 from kdcourse.errors import KdcourseError
 from kdcourse.study.figures import context as figures
 from kdcourse.translation.context import (
@@ -28,11 +29,15 @@ from kdcourse.translation.context import (
 from kdcourse.translation.context import record as recording
 from kdcourse.translation.context import run as running
 from kdcourse.translation.context.places import split_with_places
-from kdcourse.translation.context.record import ContextRecord, contrasts
+from kdcourse.translation.context.record import (
+    ContextRecord,
+    contrasts,
+    load_context,
+)
 from kdcourse.translation.context.run import ContextEpochs, ContextRun, emphasised
 from kdcourse.translation.corpus import Row, split_of
 from kdcourse.translation.decoding import model_folder
-from kdcourse.translation.models import build_model, save_model
+from kdcourse.translation.models import build_model, load_model, save_model
 from kdcourse.translation.vocabulary import load_vocabulary
 
 HOUSE = {"battery": ["pila", "bateria"]}
@@ -339,6 +344,13 @@ def test_the_whole_run_records_every_figure_and_goes_on_where_it_was(tiny_run):
     assert model.stat().st_mtime_ns == made
 
 
+def test_the_command_prints_a_line_a_student_and_what_survives(tiny_run):
+    printed = context_command.table(ContextRecord(tiny_run).record()).splitlines()
+    assert len(printed) == 1 + 6 + 2
+    assert printed[1].split()[:2] == ["distilled", "1"]
+    assert "control INCONCLUSIVE" in printed[-2] and "survives" in printed[-1]
+
+
 def test_students_of_a_seed_differ_in_their_lessons_alone(tiny_run, monkeypatch):
     calls = {}
 
@@ -384,6 +396,26 @@ def test_the_house_is_obeyed_where_its_word_stands_and_the_usual_one_does_not(ti
     assert not made.obeys("bateria pila", asked)
     assert not made.obeys("baterias", asked)
     assert made.terms(row("battery name", "nombre")) == []
+
+
+# --- what ships -----------------------------------------------------------------------
+
+
+def test_a_shipped_record_is_read_as_it_was_made(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "ASSETS", tmp_path / "assets")
+    with pytest.raises(KdcourseError, match="no recorded run") as told:
+        load_context()
+    assert "python -m kdcourse context" in str(told.value)
+    made = ContextRecord(tiny_run)
+    record = made.record()
+    recording.ship(tiny_run, record)
+    read = load_context()
+    assert read["counts"].keys() == record["counts"].keys()
+    for kind in running.STUDENTS:
+        hits = made.right("places", made.said("places", kind, 1))
+        assert read["hits"]["places"][f"{kind}-1"] == hits
+    for kind in recording.SHIPPED:
+        assert load_model(recording.context_model(kind)).config.d_model == 32
 
 
 # --- the figures ----------------------------------------------------------------------

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from kdcourse.translation.context.run import ContextRun
     from kdcourse.translation.measure import write_json
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     made = ContextRun(args.folder)
     if args.only == "teacher":
         print(f"The teacher is in {made.teacher()}")
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
 def table(record: dict) -> str:
     """One line a student, then verdicts and what survives."""
+    from kdcourse.translation.context import Survival
+
     lines = ["student      seed  places  rarer  pairs  glossary  BLEU  chrF"]
     for row in record["students"]:
         lines.append(
@@ -65,5 +67,6 @@ def table(record: dict) -> str:
         )
     for test, words in record["verdicts"].items():
         told = "; ".join(f"{kind} {word}" for kind, word in words.items())
-        lines.append(f"{test}: {told}; survives {record['survival'][test]}")
+        share = Survival(**record["survival"][test])
+        lines.append(f"{test}: {told}; survives: {share}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
+from ...errors import KdcourseError
 from ..evaluation import score
 from ..examples import fixed_examples
 from ..measure import manifest, verdict, write_json
@@ -287,8 +288,19 @@ def mean(values: Sequence[float]) -> float:
 
 
 def load_context() -> dict:
-    """The recorded run that ships with the package; hits as lists of 0 and 1."""
-    record = json.loads((ASSETS / "runs" / "context.json").read_text("utf-8"))
+    """The recorded run in the package's assets; hits as lists of 0 and 1.
+
+    Raises:
+        KdcourseError: nobody has recorded one here.
+    """
+    path = ASSETS / "runs" / "context.json"
+    if not path.is_file():
+        raise KdcourseError(
+            f"There is no recorded run of context distillation: {path} is missing.",
+            wanted="the record that the full run writes, an hour of one core",
+            todo="Run python -m kdcourse context --folder runs --ship.",
+        )
+    record = json.loads(path.read_text("utf-8"))
     for found in record["hits"].values():
         found.update({name: [int(h) for h in row] for name, row in found.items()})
     return record
