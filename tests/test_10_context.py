@@ -238,6 +238,15 @@ def test_rows_of_one_group_are_one_witness():
     assert same.gain == same.low == same.high == 0 and same.p == 1
 
 
+def test_p_is_small_for_a_clear_gain_or_loss_and_large_for_luck():
+    better, worse = [1] * 40 + [0] * 10, [0] * 50
+    groups = list(range(50))
+    assert paired_gain(better, worse, groups).p < 0.001
+    assert paired_gain(worse, better, groups).p < 0.001
+    luck = paired_gain([1, 0] * 25, [0, 1] * 24 + [0, 0], groups)
+    assert luck.gain > 0 and luck.p > 0.2
+
+
 def test_contrasts_are_pairs_of_one_source_and_two_translations():
     rows = [row("a", "1"), row("a", "1", "b"), row("a", "2"), row("b", "1")]
     rows += [row("a", "3")]
