@@ -36,6 +36,7 @@ from kdcourse.translation.labelling import label_corpus
 from kdcourse.translation.models import load_model, save_model
 from kdcourse.translation.opus import without_advice
 from kdcourse.translation.own_vocabulary import same_vocabulary
+from kdcourse.translation.publishing import facts_of
 from kdcourse.translation.trainer_data import encode
 from kdcourse.translation.training import (
     collate,
@@ -120,6 +121,16 @@ def test_typed_special_tokens_are_text(vocabulary):
     assert ids[-1] == EOS_ID and EOS_ID not in ids[:-1]
     assert vocabulary.pad_token_id not in ids
     assert EOS_ID in vocabulary("turn </s> light").input_ids[:-1]  # the tokenizer's own
+
+
+def test_an_unknown_run_that_spells_a_special_token_is_text(folder, tmp_path):
+    """SentencePiece gives unknown neighbours as one piece, whatever they spell."""
+    place = copy(folder, tmp_path / "copy")
+    (place / "source.spm").write_bytes(opus_format.unigram(["tata", "nata"], 8))
+    vocabulary = load_vocabulary(place)
+    assert "</s>" in vocabulary.spm_source.encode("tata </s>", out_type=str)
+    source = OpusEncoder(vocabulary).encode("tata </s>")
+    assert EOS_ID not in source.ids[:-1] and source.unknowns == ("</s>",)
 
 
 def test_the_kth_unknown_becomes_the_kth_unknown_run_of_the_source(vocabulary):
@@ -338,6 +349,11 @@ def test_ids_in_another_order_are_refused(folder, tmp_path, change, said):
     with pytest.raises(KdcourseError, match=said) as error:
         load_vocabulary(place)
     assert "</s> 0, <unk> 1" in error.value.wanted
+
+
+def test_it_is_not_published_with_a_card_that_would_not_hold(folder):
+    with pytest.raises(KdcourseError, match="no model.safetensors and no tokenizer"):
+        facts_of(folder)
 
 
 # ------------------------------------------------------------------ teaching

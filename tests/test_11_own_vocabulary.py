@@ -172,6 +172,12 @@ def test_the_first_entries_that_differ_are_shown(own, tmp_path):
     assert f"another vocabulary ({tiny.SIZE})" in error.value.given
 
 
+def test_of_a_teacher_built_in_memory_only_the_size_is_known(own):
+    check_teacher(build_model(tiny.TINY, own, 1), own)
+    with pytest.raises(OtherVocabulary, match=rf"\({tiny.SIZE}\)"):
+        check_teacher(build_model(tiny.TINY, tiny.vocabulary(), 1), own)
+
+
 # ------------------------------------------------------------------ word-level: refused
 
 

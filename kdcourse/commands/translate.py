@@ -19,8 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--model",
         default="student",
-        metavar="teacher|student|untaught|DIR",
-        help="a shipped model, or the folder of one of yours (student)",
+        metavar="teacher|student|untaught|DIR|NAME",
+        help="a shipped model, the folder of one of yours, or of one in the format of "
+        "opus-mt, or the NAME of such a one that `hf download` brought (student)",
     )
     parser.add_argument(
         "--engine", default="ctranslate2", choices=("ctranslate2", "torch")

@@ -51,7 +51,7 @@ def own_vocabulary(
             wanted=f"{len(alphabet) + OTHERS} entries or more: each must be sayable",
             todo="Ask for more, or leave out texts with rare characters.",
         )
-    return train_vocabulary(texts, size, alphabet="".join(alphabet))
+    return train_vocabulary(texts, size)
 
 
 def tokens_per_text(vocabulary: Vocabulary, targets: list[str]) -> float:

@@ -110,6 +110,15 @@ def facts_of(folder: str | Path, **given) -> dict:
             other weights than those in the folder.
     """
     folder = check_model(folder)
+    foreign = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if foreign:
+        raise KdcourseError(
+            f"{folder} has no {' and no '.join(foreign)}: it is in another format.",
+            wanted="a folder as save_model() writes it; the card's examples, and "
+            "browsers, read tokenizer.json",
+            todo="Publish a student with a vocabulary of ours; a model in the format "
+            "of opus-mt can be uploaded as it is, with a card of your own.",
+        )
     path = folder / METADATA
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     digest = file_hash(folder / "model.safetensors")
