@@ -14,6 +14,7 @@ import opus_format
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 from opus_format import FILES, make_opus, write_json
 from transformers import MarianMTModel, MarianTokenizer
 
@@ -33,10 +34,11 @@ from kdcourse.translation.encoding import OpusEncoder
 from kdcourse.translation.examples import encode_targets, fixed_examples
 from kdcourse.translation.hub import model_folder
 from kdcourse.translation.labelling import label_corpus
-from kdcourse.translation.models import load_model, save_model
+from kdcourse.translation.models import build_model, load_model, save_model
 from kdcourse.translation.opus import without_advice
-from kdcourse.translation.own_vocabulary import same_vocabulary
+from kdcourse.translation.own_vocabulary import OtherVocabulary, same_vocabulary
 from kdcourse.translation.publishing import facts_of
+from kdcourse.translation.trainer import DistillationTrainer, arguments
 from kdcourse.translation.trainer_data import encode
 from kdcourse.translation.training import (
     collate,
@@ -424,6 +426,32 @@ def learn(method, targets, vocabulary, budget, **answers):
         architecture=tiny.TINY,
         **answers,
     )
+
+
+def test_transformers_own_trainer_takes_it_as_well(folder, vocabulary, tmp_path):
+    rows = zip(SOURCES, REFERENCES, strict=True)
+    data = Dataset.from_dict({"translation": [{"en": s, "es": t} for s, t in rows]})
+    settings = {"per_device_train_batch_size": 8, "max_steps": 40, "disable_tqdm": True}
+    settings |= {"save_strategy": "no", "logging_strategy": "no"}
+
+    def trainer(vocabulary):
+        student = build_model(tiny.TINY, vocabulary, 1)
+        how = arguments(tmp_path, tiny.recipe(), **settings)
+        return DistillationTrainer(
+            student, how, data, data, vocabulary, method="word", teacher=folder
+        )
+
+    run = trainer(vocabulary)
+    before = run.evaluate()["eval_loss"]
+    run.train()
+    assert run.evaluate()["eval_loss"] < 0.7 * before
+    run.save_model(tmp_path / "student")
+    said = [
+        open_translator(tmp_path / "student", e).translate(SOURCES) for e in ENGINES
+    ]
+    assert said[0] == said[1]
+    with pytest.raises(OtherVocabulary, match="ids differ"):
+        trainer(tiny.vocabulary())
 
 
 def test_wrong_pieces_cost_the_teacher_its_certainty(folder, vocabulary):
