@@ -305,13 +305,21 @@ def _(train, test):
     return numbers(test, lambda row: row[0].lower().strip() in sources)
 
 
-@mutant("ex06.find_leaks", "digits hide")
-def _(train, test):
-    def key(text):
-        return re.findall(r"\w+", text.lower())
+def leaks_by_runs(of):
+    """Sources are alike that have the same runs of one kind of character."""
 
-    sources = [key(row[0]) for row in train]
-    return numbers(test, lambda row: key(row[0]) in sources)
+    def find_leaks(train, test):
+        sources = [re.findall(of, row[0].lower()) for row in train]
+        return numbers(test, lambda row: re.findall(of, row[0].lower()) in sources)
+
+    return find_leaks
+
+
+mutants(
+    "ex06.find_leaks",
+    digits_hide=leaks_by_runs(r"\w+"),
+    no_letters=leaks_by_runs(r"[^\W\d_]+"),
+)
 
 
 @mutant("ex06.find_leaks", "targets")
@@ -353,15 +361,6 @@ def _(train, test):
 def _(train, test):
     bags = [set(near_key(row[0]).split(" ")) for row in train]
     return numbers(test, lambda row: set(near_key(row[0]).split(" ")) in bags)
-
-
-@mutant("ex06.find_leaks", "no letters")
-def _(train, test):
-    def key(text):
-        return re.findall(r"[^\W\d_]+", text.lower())
-
-    sources = [key(row[0]) for row in train]
-    return numbers(test, lambda row: key(row[0]) in sources)
 
 
 @mutant("ex06.find_leaks", "numbers of training")

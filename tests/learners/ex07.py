@@ -564,6 +564,29 @@ def step_with_a_sleepy_student(student, teacher, micro_batches, optimizer):
     return sum(usual(student, teacher, micro_batches, optimizer))
 
 
+def one_loss(of):
+    """A step on one loss, made of the KLs of each micro-batch."""
+
+    def step(student, teacher, micro_batches, optimizer):
+        student.train(), teacher.eval(), optimizer.zero_grad()
+        loss = of([each_kl(student, teacher, x, m) for x, m in micro_batches])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+mutants(
+    "ex07.distillation_step",
+    mean_of_means=one_loss(lambda kls: sum(kl.mean() for kl in kls)),
+    not_divided=one_loss(lambda kls: torch.cat(kls).sum()),
+)
+mutant("ex07.distillation_step", "divided by micro-batches")(
+    one_loss(lambda kls: torch.stack([kl.sum() for kl in kls]).mean())
+)
+
+
 @mutant("ex07.distillation_step", "old gradients")
 def step_without_zeroing(student, teacher, micro_batches, optimizer):
     student.train(), teacher.eval()
@@ -599,15 +622,6 @@ def step_of_means(student, teacher, micro_batches, optimizer):
     return total
 
 
-@mutant("ex07.distillation_step", "mean of means")
-def step_of_summed_means(student, teacher, micro_batches, optimizer):
-    student.train(), teacher.eval(), optimizer.zero_grad()
-    loss = sum(each_kl(student, teacher, x, m).mean() for x, m in micro_batches)
-    loss.backward()
-    optimizer.step()
-    return loss
-
-
 @mutant("ex07.distillation_step", "step after each")
 def step_every_time(student, teacher, micro_batches, optimizer):
     student.train(), teacher.eval()
@@ -619,25 +633,6 @@ def step_every_time(student, teacher, micro_batches, optimizer):
         optimizer.step()
         total += loss.item()
     return total
-
-
-@mutant("ex07.distillation_step", "not divided")
-def step_of_the_sum(student, teacher, micro_batches, optimizer):
-    student.train(), teacher.eval(), optimizer.zero_grad()
-    loss = sum(each_kl(student, teacher, x, m).sum() for x, m in micro_batches)
-    loss.backward()
-    optimizer.step()
-    return loss
-
-
-@mutant("ex07.distillation_step", "divided by micro-batches")
-def step_by_number_of_parts(student, teacher, micro_batches, optimizer):
-    student.train(), teacher.eval(), optimizer.zero_grad()
-    sums = [each_kl(student, teacher, x, m).sum() for x, m in micro_batches]
-    loss = torch.stack(sums).mean()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
 
 
 @mutant("ex07.distillation_step", "pads counted")

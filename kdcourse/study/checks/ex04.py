@@ -1445,6 +1445,9 @@ relation_loss = Exercise(
             "A root was taken. The loss is the mean *squared* difference.",
             _related(lambda gaps: gaps.square().sum().sqrt()),
             _related(lambda gaps: gaps.square().mean().sqrt()),
+            # The same, but with a slope where there is no gap: 0 instead of NaN.
+            _related(torch.linalg.vector_norm),
+            _related(lambda gaps: torch.linalg.vector_norm(gaps) / gaps.numel() ** 0.5),
         ),
         Misconception(
             "no gradient",

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .core import Case, Exercise, Misconception
+from .slopes import loss_and_slopes
 
 NEVER = float("-inf")  # the logarithm of a probability of 0
 
@@ -645,27 +646,6 @@ def _mixed_loss(data_losses, own_losses, own_probabilities, lam) -> torch.Tensor
     return (1.0 - lam) * sum(data_losses) / len(data_losses) + lam * own
 
 
-def _value_and_slopes(function: Callable, arguments: tuple) -> dict:
-    """The loss, and how it moves with each of the three tensors."""
-    *tensors, lam = arguments
-    leaves = [tensor.detach().clone().requires_grad_(True) for tensor in tensors]
-    watched = [leaf * 1.0 for leaf in leaves]
-    loss = function(*watched, lam)
-    for tensor, seen in zip(tensors, watched, strict=True):
-        tensor.copy_(seen.detach())  # shows the engine whether one was changed
-    if loss is ...:
-        return loss  # a blank; the engine knows it
-    names = ("data_losses", "own_losses", "own_probabilities")
-    slopes = dict.fromkeys(names)
-    if isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1:
-        found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-        slopes = {
-            name: torch.zeros_like(leaf) if slope is None else slope
-            for name, leaf, slope in zip(names, leaves, found, strict=True)
-        }
-    return {"the loss": loss} | {f"slope in {n}": s for n, s in slopes.items()}
-
-
 def _mixed_cases() -> list[Case]:
     def case(name: str, data: list, own: list, probabilities: list, lam: float) -> Case:
         numbers = [torch.tensor(row) for row in (data, own, probabilities)]
@@ -688,7 +668,9 @@ mixed_loss = Exercise(
     name="ex05.mixed_loss",
     call="mixed_loss(data_losses, own_losses, own_probabilities, lam)",
     reference=_mixed_loss,
-    observe=_value_and_slopes,
+    observe=loss_and_slopes(
+        "slope in data_losses", "slope in own_losses", "slope in own_probabilities"
+    ),
     cases=_mixed_cases,
     difficulty=3,
     minutes=6,
@@ -1137,21 +1119,6 @@ def _smoothed_loss(logits, labels, epsilon) -> torch.Tensor:
     return sum(rows) / len(logits)
 
 
-def _loss_and_slope(function: Callable, arguments: tuple) -> dict:
-    """The loss, and how it moves each logit."""
-    logits, labels, epsilon = arguments
-    leaf = logits.detach().clone().requires_grad_(True)
-    watched = leaf * 1.0
-    loss = function(watched, labels, epsilon)
-    logits.copy_(watched.detach())  # shows the engine whether the logits were changed
-    if loss is ...:
-        return loss  # a blank; the engine knows it
-    slope = None
-    if isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1:
-        (slope,) = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)
-    return {"the loss": loss, "its gradient": slope}
-
-
 def _smoothed_cases() -> list[Case]:
     def case(name: str, rows: int, size: int, epsilon: float, scale: float) -> Case:
         generator = torch.Generator().manual_seed(5)
@@ -1246,7 +1213,7 @@ smoothed_loss = Exercise(
     name="ex05.smoothed_loss",
     call="smoothed_loss(logits, labels, epsilon)",
     reference=_smoothed_loss,
-    observe=_loss_and_slope,
+    observe=loss_and_slopes("its gradient"),
     cases=_smoothed_cases,
     difficulty=3,
     minutes=6,

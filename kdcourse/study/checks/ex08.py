@@ -11,6 +11,7 @@ import torch
 from kdcourse.translation.corpus import near_key, placeholders
 
 from .core import Case, Exercise, Misconception
+from .slopes import loss_and_slopes
 
 # --- closest --------------------------------------------------------------------
 
@@ -423,21 +424,6 @@ def _label_loss(log_q, labels, eos) -> torch.Tensor:
     return sum(terms) / len(terms)
 
 
-def _loss_and_slope(function: Callable, arguments: tuple) -> dict:
-    """The loss, and how it moves each log-probability."""
-    log_q, labels, eos = arguments
-    leaf = log_q.detach().clone().requires_grad_(True)
-    watched = leaf * 1.0
-    loss = function(watched, labels, eos)
-    log_q.copy_(watched.detach())  # shows the engine whether it was changed
-    if loss is ...:
-        return loss  # a blank; the engine knows it
-    slope = None
-    if isinstance(loss, torch.Tensor) and loss.requires_grad and loss.numel() == 1:
-        (slope,) = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)
-    return {"the loss": loss, "its gradient": slope}
-
-
 def _made_up(rows: int, length: int, size: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     scores = 2.0 * torch.randn(rows, length, size, generator=generator)
@@ -500,7 +486,7 @@ label_loss = Exercise(
     name="ex08.label_loss",
     call="label_loss(log_q, labels, eos)",
     reference=_label_loss,
-    observe=_loss_and_slope,
+    observe=loss_and_slopes("its gradient"),
     cases=_label_cases,
     difficulty=3,
     minutes=8,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .core import Case, Exercise, Misconception
+from .slopes import loss_and_slopes
 
 IGNORE = -100
 
@@ -653,27 +654,6 @@ def _on_policy_loss(student_logits, teacher_logits, labels) -> Tensor:
     return _kls(student_logits, teacher_logits.detach())[real].sum() / real.sum()
 
 
-def _value_and_slopes(function: Callable, arguments: tuple):
-    """The loss, and how it moves with the logits of each of the two."""
-    *tensors, labels = arguments
-    leaves = [tensor.detach().clone().requires_grad_(True) for tensor in tensors]
-    watched = [leaf * 1.0 for leaf in leaves]
-    loss = function(*watched, labels)
-    for tensor, seen in zip(tensors, watched, strict=True):
-        tensor.copy_(seen.detach())  # shows the engine whether one was changed
-    if loss is ...:
-        return loss
-    names, slopes = ("the student", "the teacher"), [None, None]
-    if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
-        found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
-        slopes = [
-            torch.zeros_like(leaf) if slope is None else slope
-            for leaf, slope in zip(leaves, found, strict=True)
-        ]
-    pairs = zip(names, slopes, strict=True)
-    return {"the loss": loss} | {f"slope in {name}": slope for name, slope in pairs}
-
-
 def _loss_cases() -> list[Case]:
     def case(name: str, seed: int, labels: list, size: int) -> Case:
         labels = torch.tensor(labels)
@@ -762,7 +742,7 @@ on_policy_loss = Exercise(
     name="ex09.on_policy_loss",
     call="on_policy_loss(student_logits, teacher_logits, labels)",
     reference=_on_policy_loss,
-    observe=_value_and_slopes,
+    observe=loss_and_slopes("slope in the student", "slope in the teacher"),
     cases=_loss_cases,
     difficulty=3,
     minutes=9,
