@@ -9,6 +9,7 @@ import torch
 from kdcourse.errors import KdcourseError
 from kdcourse.theory import divergences
 from kdcourse.theory.divergences import DIVERGENCES
+from kdcourse.theory.losses import distillation_loss
 from kdcourse.translation.caching import cache_signals
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.losses import live_loss, smoothed_loss, word_loss
@@ -70,6 +71,17 @@ def test_a_cache_of_everything_says_what_the_live_teacher_says(
     torch.testing.assert_close(found, live, rtol=5e-3, atol=1e-2)  # kept in float16
     few = word_loss(cache_signals(teacher, examples, k=2), 0.0, name)(logits, batch)
     assert few < live_loss(teacher, 0.0, name)(logits, batch)  # merging lowers any D
+
+
+def test_a_softened_cache_is_used_at_its_own_temperature(
+    teacher, examples, batch, logits
+):
+    soft = cache_signals(teacher, examples, k=tiny.SIZE - 1, temperature=2.0)
+    with torch.no_grad():
+        answers = token_logits(teacher, batch, "float32")
+    wanted = distillation_loss(logits, answers, temperature=2.0, normalizer=1.0)
+    found = word_loss(soft, 0.0)(logits, batch)
+    torch.testing.assert_close(found, wanted, rtol=5e-3, atol=1e-2)
 
 
 def test_the_live_teacher_is_frozen_and_not_dropped_out(vocabulary, batch, logits):

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from string import ascii_letters
 
 import pytest
 import tiny
@@ -129,6 +130,12 @@ def test_parameters_are_counted_by_the_formula(vocabulary):
     decoder = 2 * attention + feed_forward + 3 * norm
     model = build_model(tiny.TINY, vocabulary, 1)
     assert count_parameters(model) == v * d + encoder + decoder
+
+
+@pytest.mark.parametrize(("size", "alphabet"), [(8, ""), (10, ""), (40, ascii_letters)])
+def test_a_vocabulary_without_room_for_the_alphabet_is_refused(size, alphabet):
+    with pytest.raises(KdcourseError, match=f"of {size} entries for texts of"):
+        train_vocabulary(["hello world"] * 20, size, alphabet=alphabet)
 
 
 RECIPES = ("teacher", "student")

@@ -16,13 +16,15 @@ from .training import Batch, Loss, token_logits
 def word_loss(
     signals: SignalCache, alpha: float, divergence: str = "forward_kl"
 ) -> Loss:
-    """(1 - α) D(Pr^t ‖ Pr^s) - α log Pr^s(y_t), the teacher's answers from a cache.
+    """(1 - α) T² D(Pr^t_T ‖ Pr^s_T) - α log Pr^s(y_t), the teacher's answers cached.
 
-    D is any name of ``theory.divergences.DIVERGENCES``.
+    D is any name of ``theory.divergences.DIVERGENCES``; T is the cache's temperature.
     """
+    temperature = signals.temperature
 
     def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return _mixed(logits, signals.signal(batch), batch, alpha, divergence)
+        answers = signals.signal(batch)
+        return _mixed(logits, answers, batch, alpha, divergence, temperature)
 
     return loss
 
@@ -46,11 +48,12 @@ def live_loss(
     return loss
 
 
-def _mixed(logits, answers, batch: Batch, alpha: float, divergence: str):
+def _mixed(logits, answers, batch: Batch, alpha, divergence, temperature=1.0):
     return distillation_loss(
         logits,
         answers,
         labels=batch.real_labels,
+        temperature=temperature,
         alpha=alpha,
         divergence=divergence,
         normalizer=1.0,

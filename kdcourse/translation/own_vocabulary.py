@@ -23,7 +23,6 @@ from .models import Architecture
 from .opus import is_opus
 from .vocabulary import Vocabulary, load_vocabulary, train_vocabulary
 
-OTHERS = 5  # entries of a vocabulary beside its characters, at least
 SHOWN = 3  # differing entries in an error
 
 
@@ -42,16 +41,7 @@ def own_vocabulary(
     Raises:
         KdcourseError: ``size`` has no room for the characters.
     """
-    texts = [*sources, *labels]
-    alphabet = {character for text in texts for character in text} - {" "}
-    # </s>, <unk>, <pad>, the space, and a piece: without one the trainer overshoots.
-    if len(alphabet) + OTHERS > size:
-        raise KdcourseError(
-            f"A vocabulary of {size} entries for texts of {len(alphabet)} characters.",
-            wanted=f"{len(alphabet) + OTHERS} entries or more: each must be sayable",
-            todo="Ask for more, or leave out texts with rare characters.",
-        )
-    return train_vocabulary(texts, size)
+    return train_vocabulary([*sources, *labels], size)
 
 
 def tokens_per_text(vocabulary: Vocabulary, targets: list[str]) -> float:

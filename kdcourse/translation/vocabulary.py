@@ -25,6 +25,8 @@ from .opus import is_opus, load_opus_vocabulary, source_pieces, source_words
 
 EOS, UNK, PAD = "</s>", "<unk>", "<pad>"
 EOS_ID, UNK_ID = 0, 1
+# </s>, <unk>, <pad>, the space, and a piece: without one the trainer overshoots.
+OTHERS = 5
 SPACE = "▁"
 PLAIN = re.compile(r"[^A-Z0-9{}_]*")  # a word that cannot be a name or a placeholder
 MAX_POSITIONS = 512
@@ -45,7 +47,20 @@ def train_vocabulary(
     holds characters that must not become ``<unk>`` even where they are rare. The
     trainer adds up in no fixed order, so the scores of a few pieces, and the ids of
     near equals, differ from run to run: a vocabulary is kept with its models.
+
+    Raises:
+        KdcourseError: ``size`` has no room for the characters.
     """
+    texts = list(texts)
+    characters = set(alphabet).union(*texts) - {" "}
+    least = len(characters) + OTHERS + len(tags)
+    if size < least:
+        raise KdcourseError(
+            f"A vocabulary of {size} entries for texts of {len(characters)} "
+            "characters.",
+            wanted=f"{least} entries or more: each must be sayable",
+            todo="Ask for more, or leave out texts with rare characters.",
+        )
     learner = Tokenizer(models.Unigram())
     learner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE)
     trainer = trainers.UnigramTrainer(
