@@ -38,6 +38,14 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """For ``usefixtures``: a folder for downloads and results that is the module's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread():
     """Results differ between thread counts: wherever torch is in use, one thread."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from runs import contents
 
 from kdcourse.errors import KdcourseError
 from kdcourse.theory.arguments import BadArgument
@@ -23,7 +24,7 @@ from kdcourse.translation.caching import (
 )
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.models import build_model, load_model, save_model
-from kdcourse.translation.training import Example, Trainer, collate, token_logits
+from kdcourse.translation.training import Example, collate, token_logits
 from kdcourse.translation.vocabulary import load_vocabulary, train_vocabulary
 
 SOURCES, TARGETS = tiny.pairs(60)
@@ -33,11 +34,7 @@ OPTIONS = {"k": 4, "shard_size": 9, "batch_tokens": 60}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The folder of a teacher that has learned to be rather sure."""
-    vocabulary = tiny.vocabulary()
-    examples = fixed_examples(*tiny.pairs(), vocabulary)
-    model = build_model(tiny.TINY, vocabulary, 1)
-    model = Trainer(model, tiny.recipe(8_000), lambda epoch: examples).run()
-    return save_model(model, vocabulary, tmp_path_factory.mktemp("teacher"))
+    return tiny.save_trained(tmp_path_factory.mktemp("teacher"), 8_000)
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +69,6 @@ def whole(folder, vocabulary, tmp_path_factory):
 
 def other_vocabulary():
     return train_vocabulary(SOURCES, 40)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def live(model, batch):

@@ -12,13 +12,7 @@ from kdcourse.translation.losses import live_loss
 from kdcourse.translation.models import build_model
 from kdcourse.translation.on_policy import OnPolicyMix
 from kdcourse.translation.sampling import own_outputs
-from kdcourse.translation.training import (
-    IGNORE,
-    Example,
-    Trainer,
-    collate,
-    token_logits,
-)
+from kdcourse.translation.training import IGNORE, Example, collate, token_logits
 from kdcourse.translation.vocabulary import EOS_ID
 
 
@@ -30,9 +24,7 @@ def vocabulary():
 @pytest.fixture(scope="module")
 def model(vocabulary):
     """A model that has learned enough to end its sentences."""
-    examples = fixed_examples(*tiny.pairs(), vocabulary)
-    fresh = build_model(tiny.TINY, vocabulary, 1)
-    return Trainer(fresh, tiny.recipe(20_000), lambda epoch: examples).run()
+    return tiny.trained(vocabulary, 20_000)
 
 
 @pytest.fixture(scope="module")

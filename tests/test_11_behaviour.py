@@ -9,8 +9,7 @@ import torch
 from kdcourse.errors import KdcourseError
 from kdcourse.translation.behaviour import binned_gap, calibration_error, peakedness
 from kdcourse.translation.examples import fixed_examples
-from kdcourse.translation.models import build_model
-from kdcourse.translation.training import Example, Trainer, collate, token_logits
+from kdcourse.translation.training import Example, collate, token_logits
 from kdcourse.translation.vocabulary import EOS_ID
 
 
@@ -25,9 +24,8 @@ def examples(vocabulary):
 
 
 @pytest.fixture(scope="module")
-def model(vocabulary, examples):
-    fresh = build_model(tiny.TINY, vocabulary, 1)
-    return Trainer(fresh, tiny.recipe(20_000), lambda epoch: examples).run()
+def model(vocabulary):
+    return tiny.trained(vocabulary, 20_000)
 
 
 def greedy_probability(model, source):

@@ -25,6 +25,7 @@ from kdcourse.translation.decoding import (
 from kdcourse.translation.models import Architecture, build_model, save_model
 from kdcourse.translation.vocabulary import EOS_ID, UNK_ID, train_vocabulary
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 ENGINES = ("ctranslate2", "torch")
 TINY = Architecture(d_model=32, ffn=64, heads=4, encoder_layers=2, decoder_layers=2)
 PHRASES = """
@@ -71,13 +72,6 @@ def save_tiny(folder: Path, seed: int = 1, stops: float = 0.0) -> Path:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KDCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 class Echo(SearchTranslator):

@@ -6,16 +6,23 @@ import pytest
 from test_11_pipeline import tiny_world  # noqa: F401  (a fixture)
 
 from kdcourse.__main__ import main
+from kdcourse.commands.evidence import ship
+from kdcourse.errors import KdcourseError
 from kdcourse.translation.distil import METHODS
 from kdcourse.translation.evidence import (
+    RECORDS,
     Evidence,
     baselines_of,
     costs,
     findings,
+    gain_of,
     holds,
+    joined,
     load_evidence,
+    load_records,
     verdicts,
 )
+from kdcourse.translation.hub import model_folder
 from kdcourse.translation.pipeline import WIDE, Pipeline, read_recipe
 
 
@@ -89,7 +96,8 @@ def test_findings_are_differences_of_the_same_seeds():
 
 def test_the_whole_table_from_training_to_verdicts(tiny_world, monkeypatch):  # noqa: F811
     monkeypatch.setattr(
-        "kdcourse.translation.evidence.costs", lambda pipeline: {"training": {}}
+        "kdcourse.translation.evidence.costs",
+        lambda pipeline, methods: {"training": {}},
     )
     command = ["evidence", "--folder", str(tiny_world)]
     assert main([*command, "--only", "word-rkl-2"]) == 0
@@ -98,7 +106,7 @@ def test_the_whole_table_from_training_to_verdicts(tiny_world, monkeypatch):  # 
     assert main(command) == 0
     assert stamp.stat().st_mtime_ns == before  # what is there is not made again
     record = json.loads((tiny_world / "evidence.json").read_text("utf-8"))
-    methods = [*read_recipe("evidence")["comparison"]["methods"], *WIDE]
+    methods = read_recipe("evidence")["comparison"]["methods"]
     assert {s["method"] for s in record["students"]} == set(methods)
     assert len(record["students"]) == 3 * len(methods)
     assert all(0 <= s["peakedness"] <= 1 for s in record["students"])
@@ -138,24 +146,95 @@ def test_the_recipe_differs_from_the_shipped_students_in_its_budget_alone():
     assert set(ours["comparison"]["methods"]) <= METHODS.keys() | set(WIDE)
 
 
-def test_the_shipped_record_is_whole_and_tells_its_own_verdicts():
-    record = load_evidence()
-    recipe = read_recipe("evidence")
-    wanted = {
-        (m, s)
-        for m in recipe["comparison"]["methods"]
-        for s in recipe["comparison"]["seeds"]
+def test_the_shipped_records_are_whole_and_tell_their_own_verdicts():
+    recipe, said = read_recipe("evidence"), set()
+    records = load_records()
+    for record in records:
+        methods = list(dict.fromkeys(s["method"] for s in record["students"]))
+        wanted = {(m, s) for m in methods for s in recipe["comparison"]["seeds"]}
+        assert {(s["method"], s["seed"]) for s in record["students"]} == wanted
+        assert record["verdicts"] == verdicts(record["comparisons"])
+        for told, found in zip(
+            record["findings"], findings(record["students"]), strict=True
+        ):
+            assert told["claim"] == found["claim"] and told["holds"] == found["holds"]
+            assert told["differences"] == pytest.approx(found["differences"], abs=1e-4)
+        assert record["budget_tokens"] == recipe["training"]["budget_tokens"]
+        assert without_comparison(record["manifest"]["recipes"]["student"]) == (
+            without_comparison(recipe)
+        )
+        assert record["costs"]["training"].keys() == set(methods)
+        assert (
+            record["manifest"]["data_sha256"] == (records[0]["manifest"]["data_sha256"])
+        )
+        said |= set(methods)
+    assert said == set(recipe["comparison"]["methods"])
+    assert {s["method"] for s in load_evidence()["students"]} == said
+
+
+def without_comparison(recipe):
+    return {name: part for name, part in recipe.items() if name != "comparison"}
+
+
+def recorded(seconds, **gains):
+    """A record of a run in which each method gained so much over its own twin."""
+    rows = [row(m, 1, gain, 0.001) for m, gain in gains.items()]
+    return {
+        "students": [student(m, 1, 30 + gains.get(m, 0), 31) for m in seconds],
+        "comparisons": rows,
+        "verdicts": verdicts(rows),
+        "costs": {"training": seconds, "preparation": {}},
     }
-    assert {(s["method"], s["seed"]) for s in record["students"]} == wanted
-    assert record["verdicts"] == verdicts(record["comparisons"])
-    for told, found in zip(
-        record["findings"], findings(record["students"]), strict=True
-    ):
-        assert told["claim"] == found["claim"] and told["holds"] == found["holds"]
-        assert told["differences"] == pytest.approx(found["differences"], abs=1e-4)
-    assert record["budget_tokens"] == recipe["training"]["budget_tokens"]
-    assert record["manifest"]["recipes"]["student"] == recipe
-    assert record["costs"]["training"].keys() == set(recipe["comparison"]["methods"])
+
+
+def test_a_second_run_adds_its_methods_and_never_mixes_twins():
+    first = recorded({"untaught": 100.0, "word": 110.0}, word=2.0)
+    second = recorded(
+        {"untaught": 50.0, "word": 60.0, "smoothing": 75.0}, word=-1.0, smoothing=0.5
+    )
+    table = joined(first, second)
+    methods = [s["method"] for s in table["students"]]
+    assert methods == ["untaught", "word", "smoothing"]
+    assert table["students"][:2] == first["students"]
+    assert [gain_of(table, m) for m in ("word", "smoothing")] == [2.0, 0.5]
+    assert table["verdicts"] == first["verdicts"] | {
+        "smoothing": second["verdicts"]["smoothing"]
+    }
+    costs = table["costs"]["training"]
+    assert costs == {"untaught": 100.0, "word": 110.0, "smoothing": 150.0}
+    assert [(c["method"], c["gain"]) for c in table["again"]] == [("word", -1.0)]
+    assert joined(first) == first | {"again": []}
+
+
+def test_a_whole_record_replaces_the_table_and_a_part_stands_beside_it(tmp_path):
+    whole, part = tmp_path / RECORDS[0], tmp_path / RECORDS[1]
+    every = read_recipe("evidence")["comparison"]["methods"]
+    ship(recorded(dict.fromkeys(every[:3], 1.0)), tmp_path)
+    assert part.is_file() and not whole.exists()
+    ship(recorded(dict.fromkeys(every, 1.0)), tmp_path)
+    assert whole.is_file() and not part.exists()
+
+
+def test_the_table_is_of_the_shipped_teacher_unless_the_run_has_its_own(tmp_path):
+    pipeline = Pipeline(tmp_path, recipe="evidence")
+    assert pipeline.train_teacher() == model_folder("teacher")
+    own = tmp_path / "teacher" / "model"
+    own.mkdir(parents=True)
+    (own / "config.json").write_text("{}")
+    assert pipeline.train_teacher() == own
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["word"], "also sequence, untaught"),
+        (["copied"], "also wide"),
+        (["untaught", "sequence", "wrod"], "Unknown method 'wrod'"),
+    ],
+)
+def test_methods_without_their_twins_are_refused(tiny_world, methods, message):  # noqa: F811
+    with pytest.raises(KdcourseError, match=message):
+        Evidence(Pipeline(tiny_world, recipe="evidence"), methods)
 
 
 def test_a_student_may_be_taught_by_its_own_twin(tiny_world):  # noqa: F811

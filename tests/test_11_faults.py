@@ -14,9 +14,10 @@ import sys
 import pytest
 import tiny
 import torch
+from runs import contents, weights
 
 from kdcourse.errors import KdcourseError
-from kdcourse.translation import storage
+from kdcourse.translation import storage, training
 from kdcourse.translation.caching import SignalCache, cache_corpus
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.labelling import Labels, label_corpus
@@ -33,6 +34,7 @@ from kdcourse.translation.training import (
 )
 from kdcourse.translation.vocabulary import load_vocabulary
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 SOURCES, TARGETS = tiny.pairs(45)
 SOURCES = list(dict.fromkeys(SOURCES))
 TARGETS = TARGETS[: len(SOURCES)]
@@ -41,21 +43,10 @@ OWN_PROCESS = "KDCOURSE_TEST_OWN_PROCESS"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KDCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """The folder of a teacher that knows little, but knows to end."""
-    vocabulary = tiny.vocabulary()
-    examples = fixed_examples(*tiny.pairs(), vocabulary)
-    model = build_model(tiny.TINY, vocabulary, 1)
-    model = Trainer(model, tiny.recipe(4_000), lambda epoch: examples).run()
-    return save_model(model, vocabulary, tmp_path_factory.mktemp("teacher"))
+    return tiny.save_trained(tmp_path_factory.mktemp("teacher"), 4_000)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +83,6 @@ def untouched(teacher, tmp_path_factory):
     return files
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def lay_out(files, folder):
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -113,10 +100,6 @@ def trainer(vocabulary, folder=None, budget=800, **options):
     return Trainer(
         model, recipe(budget), lambda epoch: examples, folder=folder, **options
     )
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 # ------------------------------------------------------------------ kill -9
@@ -602,6 +585,27 @@ def test_a_batch_without_memory_is_named_and_costs_no_training(vocabulary, tmp_p
             own.step(next(own.batches()))
         ends.append(weights(own.model))
     assert torch.equal(*ends)
+
+
+def test_a_batch_that_cannot_even_be_padded_is_named_too(
+    vocabulary, tmp_path, monkeypatch
+):
+    """The second epoch has no room for its rectangle: nothing of the first is lost."""
+    whole = training.pad_sequence
+
+    def pad_sequence(rows, **options):
+        if max(map(len, rows)) == 200:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return whole(rows, **options)
+
+    monkeypatch.setattr(training, "pad_sequence", pad_sequence)
+    run = greedy_trainer(vocabulary, tmp_path, 12_000)
+    message = "60 rows, sources padded to 200 and targets to 200 tokens"
+    with pytest.raises(OutOfMemory, match=message) as error:
+        run.run()
+    assert "Lower batch_tokens" in error.value.todo
+    state = read_checkpoint(tmp_path / CHECKPOINT)["state"]
+    assert (state["step"], state["epoch"], state["batch"]) == (1, 1, 0)
 
 
 def test_larger_batches_than_the_checkpoints_are_another_recipe(vocabulary, tmp_path):

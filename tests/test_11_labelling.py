@@ -7,21 +7,19 @@ import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 import tiny
 import torch
+from runs import contents, kill_midway
 
 from kdcourse.errors import KdcourseError
 from kdcourse.translation import labelling, storage
 from kdcourse.translation.corpus import normalise
 from kdcourse.translation.decoding import open_translator
-from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.labelling import (
     Labels,
     fault,
@@ -29,34 +27,20 @@ from kdcourse.translation.labelling import (
     label_corpus,
     source_key,
 )
-from kdcourse.translation.models import build_model, load_model, save_model
+from kdcourse.translation.models import load_model
 from kdcourse.translation.sampling import own_outputs
-from kdcourse.translation.training import Example, Trainer, collate, token_logits
+from kdcourse.translation.training import Example, collate, token_logits
 from kdcourse.translation.vocabulary import EOS_ID, load_vocabulary
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 SOURCES = [*dict.fromkeys(tiny.pairs(90)[0]), "日本語", "open {host}"]
 OPTIONS = {"beam": 2, "shard_size": 9}
 
 
-def make_teacher(folder, budget=10_000):
-    """A teacher that has learned just enough to say something else each time."""
-    vocabulary = tiny.vocabulary()
-    examples = fixed_examples(*tiny.pairs(), vocabulary)
-    model = build_model(tiny.TINY, vocabulary, seed=1)
-    trainer = Trainer(model, tiny.recipe(budget), lambda epoch: examples)
-    return save_model(trainer.run(), vocabulary, folder)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KDCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    return make_teacher(tmp_path_factory.mktemp("teacher"))
+    """A teacher that has learned just enough to say something else each time."""
+    return tiny.save_trained(tmp_path_factory.mktemp("teacher"), 10_000)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +49,6 @@ def whole(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("labels")
     label_corpus(SOURCES, teacher, folder, **OPTIONS)
     return folder
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # ------------------------------------------------------------------ found by source
@@ -166,7 +146,7 @@ def test_a_process_killed_midway_ends_with_the_same_bytes(teacher, whole, tmp_pa
         write = storage.write_manifest
         def slowly(*arguments):
             write(*arguments)
-            time.sleep(0.5)
+            time.sleep(1.0)
 
         storage.write_manifest = slowly
         sources = json.load(open(sys.argv[1]))
@@ -175,13 +155,7 @@ def test_a_process_killed_midway_ends_with_the_same_bytes(teacher, whole, tmp_pa
     out = tmp_path / "out"
     arguments = [tmp_path / "sources.json", teacher, out]
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments])
-    try:
-        deadline = time.monotonic() + 100
-        while len(list(out.glob("shard-*.gz"))) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    finally:
-        child.kill()
-    assert child.wait() == -signal.SIGKILL
+    kill_midway(child, lambda: len(list(out.glob("shard-*.gz"))) >= 3, after=0.0)
     begun = {path.name for path in out.glob("shard-*.gz")}
     assert "shard-00002.jsonl.gz" in begun < {p.name for p in whole.glob("shard-*.gz")}
     label_corpus(SOURCES, teacher, out, **OPTIONS)
@@ -226,7 +200,7 @@ def test_labels_of_another_kind_are_not_gone_on_with(
 ):
     before = contents(whole)
     if "teacher_folder" in changes:
-        changes = {"teacher_folder": make_teacher(tmp_path, budget=100)}
+        changes = {"teacher_folder": tiny.save_trained(tmp_path, 100)}
     wanted = {"sources": SOURCES, "teacher_folder": teacher, **OPTIONS, **changes}
     with pytest.raises(KdcourseError, match=f"holds other labels.*{named}"):
         label_corpus(out_folder=whole, **wanted)

@@ -41,6 +41,7 @@ from kdcourse.translation.own_vocabulary import (
 from kdcourse.translation.training import collate, token_logits, validation_loss
 from kdcourse.translation.vocabulary import UNK_ID, load_vocabulary
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 PAIRS = itertools.combinations_with_replacement(sorted(tiny.WORDS), 2)
 SOURCES = [" ".join(pair) for pair in PAIRS]  # 55
 REFERENCES = [" ".join(tiny.WORDS[w] for w in s.split()) for s in SOURCES]
@@ -50,13 +51,6 @@ REFERENCES = [" ".join(tiny.WORDS[w] for w in s.split()) for s in SOURCES]
 def teacher(tmp_path_factory):
     """A teacher in the format of the Hub's opus-mt."""
     return make_opus(tmp_path_factory.mktemp("opus"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KDCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def small_recipe(name):
     recipe["training"] |= quick
     if name == "evidence":
         recipe["training"] |= {"budget_tokens": 1_000}
-        recipe["comparison"]["methods"] += module.WIDE
+        recipe["comparison"]["teacher"] = "the run's own"
         recipe["wide"]["training"] |= quick | {"budget_tokens": 1_000}
         recipe["wide"]["architecture"] |= sizes | {"d_model": 32, "decoder_layers": 1}
     if name == "teacher":

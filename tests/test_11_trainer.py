@@ -6,16 +6,15 @@ import copy
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 import tiny
 import torch
 from datasets import Dataset, DatasetDict, Features, Translation, Value
+from runs import kill_midway, weights
 from safetensors.torch import load_file
 from transformers import MarianMTModel, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
@@ -111,10 +110,6 @@ def losses(run):
     return [row["loss"] for row in run.state.log_history if "loss" in row]
 
 
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
 # --- The two roads agree ---------------------------------------------------------
 
 
@@ -122,7 +117,11 @@ def weights(model):
 def test_the_loop_and_the_trainer_agree_step_by_step(
     method, vocabulary, data, teacher, tmp_path, monkeypatch
 ):
-    """Losses and weights within 1e-5 after 12 steps of warm-up and decay."""
+    """Losses and weights within 1e-5 after 12 steps of warm-up and decay.
+
+    But for the keys' biases: they move all scores of a query alike, so their gradient
+    is 0 but for rounding, which Adam makes as large as any other.
+    """
     examples = examples_of(data, vocabulary)
     signals = cache_signals(teacher, examples, k=4)
     options, loss = {
@@ -157,9 +156,10 @@ def test_the_loop_and_the_trainer_agree_step_by_step(
     run = trainer(vocabulary, keyed, tmp_path, recipe=recipe, **options)
     run.train()
     assert losses(run) == pytest.approx(said, abs=1e-5)
-    torch.testing.assert_close(
-        weights(run.model), weights(loop.model), atol=1e-5, rtol=0
-    )
+    ours = dict(loop.model.named_parameters())
+    for name, weight in run.model.named_parameters():
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(weight, ours[name], atol=1e-5, rtol=0)
     assert said[-1] < said[0]
 
 
@@ -320,15 +320,7 @@ def test_killed_and_resumed_is_bit_identical(vocabulary, data, tmp_path, root):
         cwd=root / "tests",
         stdout=subprocess.DEVNULL,
     )
-    try:
-        deadline = time.monotonic() + 120
-        while last_checkpoint(tmp_path / "run") is None:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.3)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    kill_midway(process, lambda: last_checkpoint(tmp_path / "run") is not None)
     step = int(last_checkpoint(tmp_path / "run").rpartition("-")[2])
     assert 0 < step < 18
     whole = long_run(vocabulary, data, tmp_path / "whole")

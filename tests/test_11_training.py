@@ -1,15 +1,14 @@
 """The training loop: exact resumption, budgets, batches, honest losses."""
 
 import random
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 import tiny
 import torch
+from runs import kill_midway, weights
 
 from kdcourse.errors import KdcourseError
 from kdcourse.translation.corpus import Row
@@ -46,10 +45,6 @@ def trainer(vocabulary, examples, folder=None, budget=2_000, **options):
     return Trainer(
         model, tiny.recipe(budget), lambda epoch: examples, folder=folder, **options
     )
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def test_a_pair_of_batches_holds_each_example_once(examples):
@@ -193,15 +188,7 @@ def test_killed_and_resumed_is_bit_identical(vocabulary, examples, tmp_path, roo
         ],
         cwd=root / "tests",
     )
-    try:
-        deadline = time.monotonic() + 60
-        while not (folder / "checkpoint.pt").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.3)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    kill_midway(process, (folder / "checkpoint.pt").exists)
     options = {"validate_every": 700, "validate": lambda model: {"val": 1.0}}
     resumed = trainer(vocabulary, examples, folder, 60_000, **options)
     assert resumed.resume()

@@ -1,9 +1,11 @@
 """A tiny language with its vocabulary, models and recipe, for quick tests."""
 
 import random
+from pathlib import Path
 
-from kdcourse.translation.models import Architecture
-from kdcourse.translation.training import Recipe
+from kdcourse.translation.examples import fixed_examples
+from kdcourse.translation.models import Architecture, build_model, save_model
+from kdcourse.translation.training import Recipe, Trainer
 from kdcourse.translation.vocabulary import train_vocabulary
 
 WORDS = {
@@ -48,3 +50,16 @@ def recipe(budget: int = 2_000, **changes) -> Recipe:
         "precision": "float32",
     }
     return Recipe(budget, **(settings | changes))
+
+
+def trained(vocabulary, budget: int):
+    """A model that has learned the language's sentences for a budget of tokens."""
+    examples = fixed_examples(*pairs(), vocabulary)
+    model = build_model(TINY, vocabulary, 1)
+    return Trainer(model, recipe(budget), lambda epoch: examples).run()
+
+
+def save_trained(folder: Path, budget: int) -> Path:
+    """The folder, with such a model and its vocabulary in it."""
+    known = vocabulary()  # once: trained again, its ids would differ
+    return save_model(trained(known, budget), known, folder)

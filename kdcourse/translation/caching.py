@@ -254,7 +254,7 @@ def cache_signals(
     with torch.inference_mode():
         for batch in token_batches(keyed, batch_tokens, pad, random.Random(0)):
             rows = cache._tokens(batch.keys)
-            with explained_memory(batch, "The answers made so far are kept."):
+            with explained_memory(batch.shape, "The answers made so far are kept."):
                 for name, values in _ask(
                     teachers, shares, batch, k, temperature, precision
                 ).items():

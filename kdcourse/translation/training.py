@@ -14,7 +14,7 @@ import random
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,22 +87,34 @@ class Batch:
         return int((self.labels != IGNORE).sum())
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows B, and the lengths S and L to which sources and targets are padded."""
+        return *self.input_ids.shape, self.labels.shape[1]
+
+    @property
     def real_labels(self) -> torch.Tensor:
         """Labels (N,) of the real tokens, row by row."""
         return self.labels[self.labels != IGNORE]
 
 
 def collate(examples: list[Example], pad: int) -> Batch:
-    """Pad a list of examples to one rectangle."""
-    sources = [torch.tensor(e.source) for e in examples]
-    labels = [torch.tensor(e.target) for e in examples]
-    input_ids = pad_sequence(sources, batch_first=True, padding_value=pad)
-    return Batch(
-        input_ids,
-        (input_ids != pad).long(),
-        pad_sequence(labels, batch_first=True, padding_value=IGNORE),
-        [e.key for e in examples],
-    )
+    """Pad a list of examples to one rectangle.
+
+    Raises:
+        OutOfMemory: there is no room for the rectangle.
+    """
+    shape = [len(examples)]
+    shape += [max(len(getattr(e, s)) for e in examples) for s in ("source", "target")]
+    with explained_memory(shape, "No step was begun with it."):
+        sources = [torch.tensor(e.source) for e in examples]
+        labels = [torch.tensor(e.target) for e in examples]
+        input_ids = pad_sequence(sources, batch_first=True, padding_value=pad)
+        return Batch(
+            input_ids,
+            (input_ids != pad).long(),
+            pad_sequence(labels, batch_first=True, padding_value=IGNORE),
+            [e.key for e in examples],
+        )
 
 
 def token_batches(
@@ -203,20 +215,20 @@ class OutOfMemory(KdcourseError):
 
 
 @contextmanager
-def explained_memory(batch: Batch, kept: str) -> Iterator[None]:
+def explained_memory(shape: Sequence[int], kept: str) -> Iterator[None]:
     """An allocation that is refused becomes an ``OutOfMemory`` that names the batch.
 
-    ``kept`` is a sentence on what is not lost by it.
+    ``shape`` is that of ``Batch``; ``kept`` a sentence on what is not lost by it.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        rows, length = batch.labels.shape
+        rows, source, target = shape
         raise OutOfMemory(
-            f"A batch of {rows} rows, sources padded to {batch.input_ids.shape[1]} and "
-            f"targets to {length} tokens, needs more memory than there is. {kept}",
+            f"A batch of {rows} rows, sources padded to {source} and "
+            f"targets to {target} tokens, needs more memory than there is. {kept}",
             wanted="batches that fit into the memory beside the model",
             todo="Lower batch_tokens, or close other programs, and run it again.",
         ) from error
@@ -286,6 +298,20 @@ class Trainer:
         """Train to the end of the budget, resuming where a checkpoint left off."""
         if self.resume() and self.progress:
             self.progress(self.state["tokens"])
+        try:
+            self._spend_budget()
+        except OutOfMemory:
+            if self.folder:
+                self.save()
+            raise
+        if self.state["validated"] < self.state["tokens"]:
+            self._validate()
+        if self.folder:
+            self.save()
+        return self.averaged_model()
+
+    def _spend_budget(self) -> None:
+        """Step after step, with looks at validation and checkpoints now and then."""
         saved = time.monotonic()
         for batch in () if self.done else self.batches():
             started = time.monotonic()
@@ -293,8 +319,6 @@ class Trainer:
                 self.step(batch)
             except OutOfMemory:
                 self.state["batch"] -= 1  # it is still to be learned
-                if self.folder:
-                    self.save()
                 raise
             self.state["seconds"] += time.monotonic() - started
             if self.progress:
@@ -306,11 +330,6 @@ class Trainer:
                 saved = time.monotonic()
             if self.done:
                 break
-        if self.state["validated"] < self.state["tokens"]:
-            self._validate()
-        if self.folder:
-            self.save()
-        return self.averaged_model()
 
     def batches(self) -> Iterator[Batch]:
         """Batch after batch without end, from where the state says."""
@@ -362,7 +381,7 @@ class Trainer:
         """Explain a batch that is too large; leave no trace of a step that failed."""
         generator = torch.get_rng_state()
         try:
-            with explained_memory(batch, self._kept()):
+            with explained_memory(batch.shape, self._kept()):
                 yield
         except Exception:
             torch.set_rng_state(generator)
