@@ -2,7 +2,7 @@
 
 ``python -m kdcourse evidence`` trains every method of ``recipes/evidence.toml`` with
 each seed, reads the test split with all of them and writes one JSON; a killed run goes
-on where it was. The record that ships is ``load_evidence()``.
+on where it was. The records that ship, of two machines, are ``load_evidence()``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import mean
 
+from ..errors import KdcourseError
 from .behaviour import calibration_error, peakedness
 from .decoding import model_hash, open_translator
 from .distil import METHODS, StudentEpochs, hooks
@@ -29,13 +30,51 @@ from .vocabulary import SubwordSampler
 
 BEAM = 4
 BASELINES = ("untaught", "sequence")
+RECORDS = ("evidence.json", "evidence_second.json")  # the second adds to the first
+
+
+@cache
+def load_records() -> list[dict]:
+    """The recorded runs that ship with the package, as they were written."""
+    runs = resources.files("kdcourse") / "assets" / "runs"
+    files = [runs / name for name in RECORDS if (runs / name).is_file()]
+    return [json.loads(path.read_text("utf-8")) for path in files]
 
 
 @cache
 def load_evidence() -> dict:
-    """The recorded table of methods that ships with the package."""
-    path = resources.files("kdcourse") / "assets" / "runs" / "evidence.json"
-    return json.loads(path.read_text("utf-8"))
+    """The table of methods that ships with the package: its runs, ``joined``."""
+    return joined(*load_records())
+
+
+def joined(first: dict, *later: dict) -> dict:
+    """One table of several runs of the same recipe, on other machines perhaps.
+
+    A later run adds the methods that the first has not. Their students were compared
+    with twins of their own run, so read gains (``gain_of``), never differences between
+    scores of two runs. Costs are carried over as multiples of the untaught student's,
+    which each run measures. ``again`` holds what later runs found for methods that the
+    first has too.
+    """
+    table = first | {"again": []}
+    for run in later:
+        known = {s["method"] for s in table["students"]}
+        added = [s for s in run["students"] if s["method"] not in known]
+        new = {s["method"] for s in added}
+        scale = first["costs"]["training"]["untaught"]
+        scale /= run["costs"]["training"]["untaught"]
+        costs = {m: c * scale for m, c in run["costs"]["training"].items() if m in new}
+        table |= {
+            "students": table["students"] + added,
+            "comparisons": table["comparisons"]
+            + [c for c in run["comparisons"] if c["method"] in new],
+            "verdicts": table["verdicts"]
+            | {m: words for m, words in run["verdicts"].items() if m in new},
+            "costs": table["costs"] | {"training": table["costs"]["training"] | costs},
+            "again": table["again"]
+            + [c for c in run["comparisons"] if c["method"] in known],
+        }
+    return table
 
 
 def baselines_of(method: str) -> tuple[str, ...]:
@@ -48,11 +87,29 @@ def baselines_of(method: str) -> tuple[str, ...]:
 class Evidence:
     """Train, read and compare the students of one run; every step can be killed."""
 
-    def __init__(self, pipeline: Pipeline):
+    def __init__(self, pipeline: Pipeline, methods: Sequence[str] | None = None):
         self.run = pipeline
         self.sources, self.references = pipeline.sides("test")
         comparison = pipeline.student_recipe["comparison"]
-        self.methods, self.seeds = comparison["methods"], comparison["seeds"]
+        self.methods = list(methods or comparison["methods"])
+        self.seeds = comparison["seeds"]
+        self._check_methods()
+
+    def _check_methods(self) -> None:
+        unknown = [m for m in self.methods if m not in {*METHODS, *WIDE}]
+        if unknown:
+            raise KdcourseError(
+                f"Unknown method {unknown[0]!r}.",
+                wanted=f"some of {', '.join([*METHODS, *WIDE])}",
+                todo="Leave methods out for those of recipes/evidence.toml.",
+            )
+        needed = {b for m in self.methods for b in baselines_of(m)} - {*self.methods}
+        if needed:
+            raise KdcourseError(
+                f"Methods {', '.join(self.methods)} without their twins.",
+                wanted=f"also {', '.join(sorted(needed))}, to compare them with",
+                todo="Name them too.",
+            )
 
     def train(self) -> None:
         """Whatever is not trained yet, seed by seed."""
@@ -160,8 +217,10 @@ def findings(students: Sequence[dict]) -> list[dict]:
     """What the literature found, and the same difference here, seed by seed.
 
     Each has ``claim``, ``source``, ``differences`` (one a seed) and ``holds``, which
-    asks no more than that all seeds agree in sign.
+    asks no more than that all seeds agree in sign. Claims on methods that are not
+    among the students are left out.
     """
+    trained = {s["method"] for s in students}
 
     def figures(method: str, name: str) -> list[float]:
         rows = [s for s in students if s["method"] == method]
@@ -171,38 +230,47 @@ def findings(students: Sequence[dict]) -> list[dict]:
         ours, theirs = figures(method, name), figures(baseline, name)
         return [a - b for a, b in zip(ours, theirs, strict=True)]
 
-    greedy = minus("sequence", "untaught")
-    beam = minus("sequence", "untaught", "beam_bleu")
-    others = {s["method"] for s in students} - {"both", *WIDE}
-    best = [
-        max(column)
-        for column in zip(*(figures(m, "bleu") for m in others), strict=True)
-    ]
+    def beam_less() -> list[float]:
+        greedy = minus("sequence", "untaught")
+        beam = minus("sequence", "untaught", "beam_bleu")
+        return [g - b for g, b in zip(greedy, beam, strict=True)]
+
+    def best_of_all() -> list[float]:
+        others = trained - {"both", *WIDE}
+        columns = zip(*(figures(m, "bleu") for m in others), strict=True)
+        best = map(max, columns)
+        return [a - b for a, b in zip(figures("both", "bleu"), best, strict=True)]
+
     rows = [
         (
             "sequence-level distillation helps greedy search more than beam search",
             "Kim & Rush 2016",
-            [g - b for g, b in zip(greedy, beam, strict=True)],
+            {"sequence", "untaught"},
+            beam_less,
         ),
         (
             "a student taught on the teacher's translations is more peaked",
             "Kim & Rush 2016",
-            minus("sequence", "untaught", "peakedness"),
+            {"sequence", "untaught"},
+            lambda: minus("sequence", "untaught", "peakedness"),
         ),
         (
             "Jensen-Shannon teaches at least as well as the forward KL",
             "f-distill 2023",
-            minus("word-js", "word"),
+            {"word-js", "word"},
+            lambda: minus("word-js", "word"),
         ),
         (
             "sequence- and word-level together teach best of all",
             "Kim & Rush 2016",
-            [a - b for a, b in zip(figures("both", "bleu"), best, strict=True)],
+            {"both", "sequence", "word"},
+            best_of_all,
         ),
     ]
+    found = [(c, s, count()) for c, s, needed, count in rows if needed <= trained]
     return [
         {"claim": c, "source": s, "differences": d, "holds": holds(d)}
-        for c, s, d in rows
+        for c, s, d in found
     ]
 
 
@@ -211,6 +279,7 @@ def findings(students: Sequence[dict]) -> list[dict]:
 
 def costs(
     pipeline: Pipeline,
+    methods: Sequence[str] | None = None,
     *,
     steps: int = 80,
     warmup: int = 20,
@@ -223,10 +292,9 @@ def costs(
     ``steps`` timed steps; ``preparation`` the seconds for the whole corpus of
     students of one teacher search, and of caching its answers, from ``rows`` rows.
     """
-    recipe = pipeline.student_recipe
     seconds = {
         method: _training_seconds(pipeline, method, steps, warmup, clock)
-        for method in recipe["comparison"]["methods"]
+        for method in methods or pipeline.student_recipe["comparison"]["methods"]
     }
     return {
         "training": seconds,
@@ -290,3 +358,9 @@ def _preparation_seconds(pipeline, rows, clock) -> dict:
 def mean_of(record: dict, method: str, figure: str) -> float:
     """The mean over seeds of one figure of a method, such as "bleu"."""
     return mean(s[figure] for s in record["students"] if s["method"] == method)
+
+
+def gain_of(record: dict, method: str, baseline: str = "untaught") -> float:
+    """The mean over seeds of a method's gain in BLEU over its twins of the same run."""
+    pairs = [c for c in record["comparisons"] if c["method"] == method]
+    return mean(c["gain"] for c in pairs if c["baseline"] == baseline)

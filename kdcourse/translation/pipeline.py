@@ -128,8 +128,12 @@ class Pipeline:
         """Train the teacher, or go on with it; returns its model folder.
 
         First a shallower one, "base", which learns to look at its source much sooner;
-        the teacher grows out of it and is trained on.
+        the teacher grows out of it and is trained on. A recipe that compares students
+        of the shipped teacher takes that one, unless the folder holds another.
         """
+        shipped = self.student_recipe["comparison"].get("teacher") == "shipped"
+        if shipped and not self.is_trained("teacher"):
+            return model_folder("teacher")
         teacher, base = self.teacher_recipe, self.teacher_recipe["base"]
         if not self.is_trained("base") and not self.is_trained("teacher"):
             seed = base["training"]["seed"]
