@@ -104,7 +104,7 @@ def size_latency_quality(
     import matplotlib.pyplot as plt
 
     everything = [*history, *points]
-    _need(everything, "Point(name, milliseconds, quality, megabytes)")
+    need(everything, "Point(name, milliseconds, quality, megabytes)")
     largest = max(point.megabytes for point in everything)
     areas = [max(12.0, 1600.0 * point.megabytes / largest) for point in everything]
     fig, axes = plt.subplots(layout="constrained")
@@ -192,7 +192,7 @@ def learning_curves(
     """Curves (name to xs and ys) labelled at their ends; ``levels`` are flat lines."""
     import matplotlib.pyplot as plt
 
-    _need(curves, "curve, a name with its xs and ys")
+    need(curves, "curve, a name with its xs and ys")
     fig, axes = plt.subplots(layout="constrained")
     ends = []
     for number, (name, (xs, ys)) in enumerate(curves.items()):
@@ -227,7 +227,7 @@ def bars(
     """Horizontal bars with their values written out and, where given, intervals."""
     import matplotlib.pyplot as plt
 
-    _need(values, "value with its name")
+    need(values, "value with its name")
     names = list(values)
     rows = range(len(names) - 1, -1, -1)  # the first name stands at the top
     fig, axes = plt.subplots(
@@ -265,7 +265,8 @@ def bars(
     return fig
 
 
-def _need(data: Sequence | Mapping, what: str) -> None:
+def need(data: Sequence | Mapping, what: str) -> None:
+    """An error, where a figure was given nothing to show."""
     if not data:
         raise KdcourseError(
             "This figure was given nothing to show.",

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kdcourse.errors import KdcourseError
-from kdcourse.study.plots import COLOURS, LINES, MARKERS
+from kdcourse.study.plots import COLOURS, LINES, MARKERS, need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +40,7 @@ def panels(
     """
     import matplotlib.pyplot as plt
 
-    _need(distributions, "distribution with its title")
+    need(distributions, "distribution with its title")
     rows = -(-len(distributions) // columns)
     longest = max(map(len, distributions.values()))
     fig, grid = plt.subplots(
@@ -63,7 +62,7 @@ def panels(
 
 def _bars(axes: Axes, shares: Shares, marked: str | None) -> None:
     """Bars of one panel, the first word at the top, each with its per cent."""
-    _need(shares, "word with its probability")
+    need(shares, "word with its probability")
     places = range(len(shares) - 1, -1, -1)
     drawn = axes.barh(
         places,
@@ -106,7 +105,7 @@ def mass_by_k(
     """
     import matplotlib.pyplot as plt
 
-    _need(curves, "curve with its name")
+    need(curves, "curve with its name")
     fig, axes = plt.subplots(layout="constrained")
     for number, (name, masses) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
@@ -155,12 +154,3 @@ def _per_cent(share: float) -> str:
 def _plain(text: str) -> str:
     """Text without mathematics: a dollar sign is a token like others."""
     return text.replace("$", r"\$")
-
-
-def _need(data: Mapping, what: str) -> None:
-    if not data:
-        raise KdcourseError(
-            "This figure was given nothing to show.",
-            wanted=f"at least one {what}",
-            todo="Run the cell that measures, then this one again.",
-        )

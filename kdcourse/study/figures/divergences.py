@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kdcourse.errors import KdcourseError
-from kdcourse.study.plots import COLOURS, LINES, MARKERS
+from kdcourse.study.plots import COLOURS, LINES, MARKERS, need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +47,7 @@ def curves(
     """
     import matplotlib.pyplot as plt
 
-    _need(lines, "curve with its name")
+    need(lines, "curve with its name")
     fig, axes = plt.subplots(figsize=(6.8, 3.8), layout="constrained")
     for number, (name, ys) in enumerate(lines.items()):
         axes.plot(
@@ -131,7 +130,7 @@ def phrase_panels(
     """
     import matplotlib.pyplot as plt
 
-    _need(panels, "panel with its title")
+    need(panels, "panel with its title")
     columns = 3
     rows = -(-len(panels) // columns)
     names = list(next(iter(panels.values())))
@@ -179,12 +178,3 @@ def _bar(axes: Axes, place: int, share: float, is_nonsense: bool) -> None:
         va="center",
         fontsize=8,
     )
-
-
-def _need(data: Mapping, what: str) -> None:
-    if not data:
-        raise KdcourseError(
-            "This figure was given nothing to show.",
-            wanted=f"at least one {what}",
-            todo="Run the cell that measures, then this one again.",
-        )

@@ -65,7 +65,7 @@ def forest(
     axes.set_yticks(range(len(order)), order)
     axes.set_xlabel(f"gain in BLEU over {baseline}, with its 95 % interval")
     _write_verdicts(axes, order, baseline, verdicts)
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    fig.legend(loc="outside upper center", ncols=len(seeds), fontsize=8, frameon=False)
     return fig
 
 

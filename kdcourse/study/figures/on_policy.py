@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kdcourse.errors import KdcourseError
-from kdcourse.study.plots import COLOURS, LINES, MARKERS
+from kdcourse.study.plots import COLOURS, LINES, MARKERS, need
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,12 +95,7 @@ def leaving(curves: Mapping[str, Sequence[float]]) -> Figure:
     """
     import matplotlib.pyplot as plt
 
-    if not curves:
-        raise KdcourseError(
-            "This figure was given nothing to show.",
-            wanted="at least one curve, a name with its shares",
-            todo="Run the cell that measures, then this one again.",
-        )
+    need(curves, "curve, a name with its shares")
     fig, axes = plt.subplots(layout="constrained")
     for number, (name, shares) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
