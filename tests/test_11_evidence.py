@@ -227,7 +227,7 @@ def test_the_table_is_of_the_shipped_teacher_unless_the_run_has_its_own(tmp_path
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["word"], "also sequence, untaught"),
+        (["word", "sequence"], "also untaught"),
         (["copied"], "also wide"),
         (["untaught", "sequence", "wrod"], "Unknown method 'wrod'"),
     ],
@@ -235,6 +235,15 @@ def test_the_table_is_of_the_shipped_teacher_unless_the_run_has_its_own(tmp_path
 def test_methods_without_their_twins_are_refused(tiny_world, methods, message):  # noqa: F811
     with pytest.raises(KdcourseError, match=message):
         Evidence(Pipeline(tiny_world, recipe="evidence"), methods)
+
+
+def test_a_run_without_sequences_is_compared_with_its_untaught_twins_alone(
+    tiny_world,  # noqa: F811
+):
+    evidence = Evidence(Pipeline(tiny_world, recipe="evidence"), ["untaught", "word"])
+    evidence.train()
+    assert evidence.record()["verdicts"].keys() == {"word"}
+    assert evidence.record()["verdicts"]["word"].keys() == {"untaught"}
 
 
 def test_a_student_may_be_taught_by_its_own_twin(tiny_world):  # noqa: F811

@@ -88,6 +88,11 @@ class Evidence:
     """Train, read and compare the students of one run; every step can be killed."""
 
     def __init__(self, pipeline: Pipeline, methods: Sequence[str] | None = None):
+        """``methods`` in the place of all that the recipe names.
+
+        Raises:
+            KdcourseError: an unknown method, or one without its twin.
+        """
         self.run = pipeline
         self.sources, self.references = pipeline.sides("test")
         comparison = pipeline.student_recipe["comparison"]
@@ -103,7 +108,8 @@ class Evidence:
                 wanted=f"some of {', '.join([*METHODS, *WIDE])}",
                 todo="Leave methods out for those of recipes/evidence.toml.",
             )
-        needed = {b for m in self.methods for b in baselines_of(m)} - {*self.methods}
+        twins = {"wide" if m in WIDE else "untaught" for m in self.methods}
+        needed = twins - {*self.methods}
         if needed:
             raise KdcourseError(
                 f"Methods {', '.join(self.methods)} without their twins.",
@@ -175,6 +181,7 @@ class Evidence:
             self.comparison(method, baseline, seed)
             for method in self.methods
             for baseline in baselines_of(method)
+            if baseline in self.methods
             for seed in self.seeds
         ]
         some = score(self.references, self.references)
