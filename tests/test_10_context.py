@@ -1,5 +1,6 @@
 """Contexts, ambiguous strings, glossaries, survival, and the run of lesson 10."""
 
+import json
 import random
 from collections import Counter
 from types import SimpleNamespace
@@ -38,6 +39,8 @@ from kdcourse.translation.context.run import ContextEpochs, ContextRun, emphasis
 from kdcourse.translation.corpus import Row, split_of
 from kdcourse.translation.decoding import model_folder
 from kdcourse.translation.models import build_model, load_model, save_model
+from kdcourse.translation.pipeline import read_recipe
+from kdcourse.translation.sources import file_hash
 from kdcourse.translation.vocabulary import load_vocabulary
 
 HOUSE = {"battery": ["pila", "bateria"]}
@@ -293,7 +296,7 @@ def tiny_run(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "read_recipe", lambda name: recipe)
     fake = SimpleNamespace()
     monkeypatch.setattr(recording, "Pipeline", lambda folder: fake)
-    monkeypatch.setattr(recording, "manifest", lambda pipeline: {"code_sha256": "0"})
+    monkeypatch.setattr(recording, "manifest", lambda pipeline: {"data_sha256": "0"})
     return ContextRun(tmp_path / "run")
 
 
@@ -424,7 +427,44 @@ def test_a_shipped_record_is_read_as_it_was_made(tiny_run, tmp_path, monkeypatch
         hits = made.right("places", made.said("places", kind, 1))
         assert read["hits"]["places"][f"{kind}-1"] == hits
     for kind in recording.SHIPPED:
-        assert load_model(recording.context_model(kind)).config.d_model == 32
+        folder = recording.context_model(kind)
+        assert load_model(folder).config.d_model == 32
+        card = json.loads((folder / "metadata.json").read_text("utf-8"))
+        assert card["test"] in read["students"] and card["test"]["student"] == kind
+        assert card["reads"] == ("c and z" if kind == "control" else "z")
+
+
+def test_the_shipped_record_is_whole_and_tells_its_own_verdicts():
+    record, recipe = load_context(), read_recipe("context")
+    assert record["manifest"]["context"] == recipe
+    seeds = recipe["comparison"]["seeds"]
+    wanted = [(kind, seed) for kind in running.STUDENTS for seed in seeds]
+    assert [(s["student"], s["seed"]) for s in record["students"]] == wanted
+    for test, verdicts in record["verdicts"].items():
+        hits, groups = record["hits"][test], record["groups"][test]
+        assert {len(row) for row in hits.values()} == {len(groups)}
+        for kind, word in verdicts.items():
+            assert recording.judged(record["comparisons"], test, kind) == word
+        for row in record["comparisons"]:
+            if row["test"] == test:
+                own, twin = (
+                    hits[f"{k}-{row['seed']}"] for k in (row["student"], "twin")
+                )
+                gain = (sum(own) - sum(twin)) / len(groups)
+                assert row["gain"] == pytest.approx(gain, abs=1e-3)
+        shares = recording.over_seeds(hits, seeds)
+        again = survives(*shares, groups)
+        told = record["survival"][test]
+        assert told["share"] == pytest.approx(again.share, abs=1e-4)
+        assert (told["low"] is None) == (again.low is None)
+
+
+@pytest.mark.parametrize("kind", recording.SHIPPED)
+def test_a_shipped_student_is_the_one_of_its_card(kind):
+    folder = recording.context_model(kind)
+    card = json.loads((folder / "metadata.json").read_text("utf-8"))
+    assert card["weights_sha256"] == file_hash(folder / "model.safetensors")
+    assert card["test"] in load_context()["students"]
 
 
 # --- the figures ----------------------------------------------------------------------

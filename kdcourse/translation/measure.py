@@ -226,19 +226,26 @@ def model_card(pipeline: Pipeline, record: dict, label: str, folder: Path) -> di
     return {
         "name": label,
         "languages": ["en", pipeline.target],
-        "licence": "Apache-2.0",
         "architecture": recipe["architecture"],
         "parameters": entry["parameters"],
-        "bytes": sum(f.stat().st_size for f in folder.iterdir()),
-        "weights_sha256": file_hash(folder / "model.safetensors"),
-        "data": "homeassistant==2026.11.0, translations, training components",
-        "data_sha256": record["manifest"]["data_sha256"],
+        **provenance(folder, record),
         "method": method,
         "recipe": recipe,
         "seed": 1,
         "beam": 4 if label == "teacher" else 1,
         "test": entry["test"],
         "signatures": record["signatures"],
+    }
+
+
+def provenance(folder: Path, record: dict) -> dict:
+    """What every card says of a folder's weights: how large, and from which data."""
+    return {
+        "licence": "Apache-2.0",
+        "bytes": sum(f.stat().st_size for f in folder.iterdir()),
+        "weights_sha256": file_hash(folder / "model.safetensors"),
+        "data": "homeassistant==2026.11.0, translations, training components",
+        "data_sha256": record["manifest"]["data_sha256"],
     }
 
 

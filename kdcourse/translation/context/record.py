@@ -15,8 +15,8 @@ from pathlib import Path
 from ...errors import KdcourseError
 from ..evaluation import score
 from ..examples import fixed_examples
-from ..measure import manifest, verdict, write_json
-from ..models import load_model
+from ..measure import manifest, provenance, verdict, write_json
+from ..models import count_parameters, load_model
 from ..pipeline import Pipeline
 from ..training import validation_loss
 from .glossary import terms_in, word_pattern
@@ -312,9 +312,22 @@ def context_model(kind: str) -> Path:
 
 
 def ship(run: ContextRun, record: dict) -> None:
-    """Put the record and the students of the first seed into the package's assets."""
+    """Put the record and the first seed's students, with cards, into the assets."""
     write_json(ASSETS / "runs" / "context.json", record)
     for kind in SHIPPED:
+        row = next(s for s in record["students"] if s["student"] == kind)
         out = context_model(kind)
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(run.student(kind, record["students"][0]["seed"]), out)
+        shutil.copytree(run.student(kind, row["seed"]), out)
+        card = {
+            "name": out.name,
+            "languages": ["en", run.target],
+            "parameters": count_parameters(load_model(out)),
+            **provenance(out, record),
+            "started_from": "student",
+            "reads": "c and z" if kind == "control" else "z",
+            "recipe": run.recipe,
+            "seed": row["seed"],
+            "test": row,
+        }
+        write_json(out / "metadata.json", card)
