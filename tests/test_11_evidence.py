@@ -20,6 +20,7 @@ from kdcourse.translation.evidence import (
     joined,
     load_evidence,
     load_records,
+    mean_of,
     verdicts,
 )
 from kdcourse.translation.hub import model_folder
@@ -168,8 +169,29 @@ def test_the_shipped_records_are_whole_and_tell_their_own_verdicts():
             record["manifest"]["data_sha256"] == (records[0]["manifest"]["data_sha256"])
         )
         said |= set(methods)
-    assert said == set(recipe["comparison"]["methods"])
+    assert said | {*WIDE} == set(recipe["comparison"]["methods"])
     assert {s["method"] for s in load_evidence()["students"]} == said
+
+
+def readme_line(run, method):
+    """A method's line in the README's tables."""
+    figures = ("bleu", "chrf", "beam_bleu", "peakedness", "calibration_error")
+    bleu, chrf, beam, peaked, error = (mean_of(run, method, f) for f in figures)
+    twin = "wide" if method in WIDE else "untaught"
+    words = run["verdicts"].get(method, {})
+    gain = f"{gain_of(run, method, twin):+.1f}" if twin in words else ""
+    seconds = run["costs"]["training"]
+    cells = [method, f"{bleu:.1f}", f"{chrf:.1f}", gain, words.get(twin, "")]
+    cells += [words.get("sequence", ""), f"{beam - bleu:+.1f}", f"{peaked:.2f}"]
+    cells += [f"{error:.2f}", f"{seconds[method] / seconds['untaught']:.1f}x"]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("run", load_records(), ids=RECORDS[: len(load_records())])
+def test_the_readme_tells_what_the_records_say(run, root):
+    told = (root / "README.md").read_text("utf-8").splitlines()
+    for method in {s["method"] for s in run["students"]}:
+        assert readme_line(run, method) in told
 
 
 def without_comparison(recipe):
