@@ -272,11 +272,11 @@ def test_a_student_may_be_taught_by_its_own_twin(tiny_world):  # noqa: F811
     pipeline = Pipeline(tiny_world, recipe="evidence")
     pipeline.train_student("self", 2)
     assert pipeline.is_trained("untaught-2")  # its teacher was trained first
-    told, targets = METHODS["self"], pipeline.targets("references")
-    own = pipeline.answers(told, targets, 2)["signals"]
-    other = pipeline.answers(METHODS["word"], targets, 2)["signals"]
-    misled = pipeline.answers(METHODS["shuffled"], targets, 2)["signals"]
-    own, other, misled = (cache.answers for cache in (own, other, misled))
+    read = pipeline.lesson(METHODS["self"])
+    own, other, misled = (
+        pipeline.answers(METHODS[name], *read, 2)["signals"].answers
+        for name in ("self", "word", "shuffled")
+    )
     assert own.shape == other.shape == misled.shape
     assert not own.log_probs.equal(other.log_probs)
     assert not misled.log_probs.equal(other.log_probs)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import tiny
@@ -10,9 +11,19 @@ from datasets import Dataset, DatasetDict, Features, Translation, Value
 import kdcourse.translation.pipeline as module
 from kdcourse.__main__ import main
 from kdcourse.translation.bench import throughput
+from kdcourse.translation.corpus import near_keys
+from kdcourse.translation.distil import METHODS
 from kdcourse.translation.examples import fixed_examples
-from kdcourse.translation.measure import chosen_models, ship, verdict, write_json
-from kdcourse.translation.models import load_model
+from kdcourse.translation.labelling import Labels
+from kdcourse.translation.measure import (
+    READING,
+    Measurement,
+    chosen_models,
+    ship,
+    verdict,
+    write_json,
+)
+from kdcourse.translation.models import build_model, load_model
 from kdcourse.translation.pipeline import Pipeline, read_recipe
 
 
@@ -52,6 +63,12 @@ def small_recipe(name):
     return recipe
 
 
+def more_text(wheel, train, held):
+    """Sentences of the tiny language that are in no split."""
+    known = {*train, *tiny.pairs(20, 2)[0], *tiny.pairs(30, 3)[0]}
+    return [text for text in dict.fromkeys(tiny.pairs(60, 9)[0]) if text not in known]
+
+
 @pytest.fixture
 def tiny_world(monkeypatch, tmp_path):
     def corpus(name, target):
@@ -60,6 +77,8 @@ def tiny_world(monkeypatch, tmp_path):
 
     monkeypatch.setattr(module, "load_corpus", corpus)
     monkeypatch.setattr(module, "read_recipe", small_recipe)
+    monkeypatch.setattr(module, "apps_wheel", lambda: "the wheel")
+    monkeypatch.setattr(module, "unlabelled", more_text)
     monkeypatch.setattr("kdcourse.translation.bench.SPEED_SENTENCES", 5)
     monkeypatch.setenv("KDCOURSE_QUIET", "1")
     monkeypatch.setenv("KDCOURSE_CACHE", str(tmp_path / "cache"))
@@ -73,7 +92,10 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "throughput", lambda *a, **k: quick)
     assert main(["reproduce", "--folder", str(tiny_world)]) == 0
     record = json.loads((tiny_world / "full.json").read_text("utf-8"))
-    assert [s["method"] for s in record["students"]] == ["untaught"] * 3 + ["both"] * 3
+    assert [s["method"] for s in record["students"]] == [
+        *["untaught"] * 3,
+        *["unlabelled"] * 3,
+    ]
     assert [p["seed"] for p in record["pairs"]] == [1, 2, 3]
     gain = record["students"][3]["test"]["bleu"] - record["students"][0]["test"]["bleu"]
     assert record["pairs"][0]["gain"] == pytest.approx(gain, abs=1e-3)
@@ -82,7 +104,7 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
     assert record["signatures"]["bleu"].startswith("nrefs:1|case:mixed")
 
     before = (tiny_world / "full.json").stat().st_mtime_ns
-    weights = tiny_world / "both-1" / "model" / "model.safetensors"
+    weights = tiny_world / "unlabelled-1" / "model" / "model.safetensors"
     stamp = weights.stat().st_mtime_ns
     assert main(["distil", "--folder", str(tiny_world), "--seed", "1"]) == 0
     assert weights.stat().st_mtime_ns == stamp  # what is there is not made again
@@ -92,9 +114,44 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
     ship(Pipeline(tiny_world), record, assets)
     card = json.loads((assets / "models" / "student" / "metadata.json").read_text())
     assert card["test"] == record["students"][3]["test"]
-    assert card["method"] == "both"
+    assert card["method"] == "unlabelled"
     assert load_model(assets / "models" / "teacher").config.d_model == 32
-    assert (assets / "labels" / "es" / "manifest.json").is_file()
+    for name in ("es", "es-unlabelled"):
+        assert (assets / "labels" / name / "manifest.json").is_file()
+    counted = record["labels"]["unlabelled"]
+    assert counted["rows"] == len(Labels.load(assets / "labels" / "es-unlabelled")) > 0
+
+
+def test_a_run_goes_on_where_another_machine_left_it(tiny_world, monkeypatch):
+    """Of finished students, their curves and test outputs are enough; others train."""
+    import kdcourse.translation.measure as measure
+
+    monkeypatch.setattr(measure.Measurement, "timings", lambda self: {})
+    assert main(["reproduce", "--folder", str(tiny_world)]) == 0
+    record = json.loads((tiny_world / "full.json").read_text("utf-8"))
+    for name in ("untaught-2", "unlabelled-2"):
+        shutil.rmtree(tiny_world / name / "model")
+    shutil.rmtree(tiny_world / "untaught-3")
+    assert main(["reproduce", "--folder", str(tiny_world)]) == 0
+    assert not (tiny_world / "untaught-2" / "model").exists()
+    again = json.loads((tiny_world / "full.json").read_text("utf-8"))
+    for row in (
+        row for r in (record, again) for s in r["students"] for row in s["curve"]
+    ):
+        del row["seconds"]  # untaught-3 was trained twice
+    assert again == record
+
+
+def test_a_student_trained_anew_is_read_anew(tiny_world):
+    measurement = Measurement(pipeline := Pipeline(tiny_world))
+    pipeline.train_student("untaught", 1)
+    first = measurement.reading("untaught-1")
+    assert Measurement(pipeline).reading("untaught-1") == first
+    path = tiny_world / "untaught-1" / READING
+    path.write_text(json.dumps(first | {"lines": ["kept"]}), encoding="utf-8")
+    assert Measurement(pipeline).reading("untaught-1")["lines"] == ["kept"]
+    path.write_text(json.dumps(first | {"model": "another"}), encoding="utf-8")
+    assert Measurement(pipeline).reading("untaught-1") == first
 
 
 def test_tags_of_the_recipe_are_single_entries(tiny_world):
@@ -112,6 +169,46 @@ def test_the_teacher_grows_out_of_its_base(tiny_world):
     assert curve[: len(base)] == base
     later = json.loads((tiny_world / "teacher" / "history.json").read_text())
     assert curve[-1]["tokens"] == base[-1]["tokens"] + later[-1]["tokens"]
+
+
+def test_unlabelled_text_is_read_by_its_own_method_alone(tiny_world, monkeypatch):
+    """The untaught twin reads the training rows; the taught one more, and no less."""
+    read = {}
+
+    def spy(told, sources, targets, *rest, **options):
+        read[told] = dict(zip(sources, targets, strict=True))
+        return build_model(tiny.TINY, pipeline.vocabulary, 1), []
+
+    pipeline = Pipeline(tiny_world)
+    pipeline.train_teacher()
+    monkeypatch.setattr(module, "distil", spy)
+    sound = pipeline.unlabelled_text[1:]
+    monkeypatch.setattr(module, "filter_labels", lambda *given: (sound, {}))
+    monkeypatch.setattr(module, "fault", lambda *given: None)
+    for method in ("untaught", "sequence", "unlabelled"):
+        pipeline.train_student(method, 1)
+    untaught, sequence, more = (
+        read[METHODS[name]] for name in ("untaught", "sequence", "unlabelled")
+    )
+    assert untaught.keys() == sequence.keys() < more.keys()
+    assert more | sequence == more
+    extra = more.keys() - sequence.keys()
+    assert extra == set(sound)
+    labels = Labels.load(tiny_world / "labels-unlabelled")
+    assert all(more[source] == labels[source] for source in extra)
+
+
+def test_what_is_held_out_is_told_to_the_search_for_text(tiny_world, monkeypatch):
+    told = []
+    monkeypatch.setattr(module, "unlabelled", lambda *given: told.append(given) or [])
+    pipeline = Pipeline(tiny_world)
+    assert pipeline.unlabelled_text == []
+    wheel, train, held = told[0]
+    assert train == pipeline.sides("train")[0]
+    assert held.components == {"app"}
+    for name in ("validation", "test"):
+        keys = {key for text in pipeline.sides(name)[0] for key in near_keys(text)}
+        assert keys <= held.keys
 
 
 def test_unsound_labels_give_way_to_their_references(tiny_world, monkeypatch):

@@ -59,8 +59,8 @@ ex10.read.check(read)
 # ## 2. Ambiguous strings
 #
 # *Difficulty 1, 4 minutes.* Which sources have more than one translation? Return each
-# of them with its translations, in alphabetical order. A translation that stands in ten
-# places is still one. By hand: ("vacuum", "Clean", "Limpiar"), ("filter", "Clean",
+# with the list of its translations, `sorted()`. A translation that stands in ten places
+# is still one, and two of them in one place count as two. By hand: ("vacuum", "Clean", "Limpiar"), ("filter", "Clean",
 # "Limpio"), ("room", "Clean", "Limpio") give {"Clean": ["Limpiar", "Limpio"]}.
 
 
@@ -167,7 +167,8 @@ ex10.context_loss.check(context_loss)
 # ## 6. What survives
 #
 # *Difficulty 2, 5 minutes.* The share of the context's worth that is left in the
-# student that does not read it: (taught − twin) / (control − twin), of the *means* over
+# student that does not read it (*taught* is the lesson's "distilled"):
+# (taught − twin) / (control − twin), of the *means* over
 # the seeds. By hand: taught 0.5 and 0.7, control 0.9 and 0.9, twin 0.4 and 0.4 give
 # (0.6 − 0.4) / (0.9 − 0.4) = 0.4. Where the control is no better than the twin, the
 # context was worth nothing: return None. A share below 0 or above 1 may happen, and is

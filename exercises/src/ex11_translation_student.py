@@ -53,7 +53,8 @@ ex11.batch_loss.check(batch_loss)
 # *Difficulty 2, 7 minutes.* To predict token t, the decoder reads the tokens before it.
 # So its input is the labels moved one place to the right, behind a start token; and
 # −100, which is no token, is replaced by the pad. By hand, with start 9 and pad 8: the
-# labels (5, 6, 0, −100) give the input (9, 5, 6, 0).
+# labels (5, 0, −100, −100) give the input (9, 5, 0, 8): the end token is read, the last
+# label is not.
 
 # %%
 def decoder_inputs(labels, start, pad):

@@ -14,9 +14,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("untaught", "word", "sequence", "both"),
-        default="both",
-        help="what the student learns from (both)",
+        choices=("untaught", "word", "sequence", "both", "unlabelled"),
+        default="unlabelled",
+        help="what the student learns from (unlabelled)",
     )
     parser.add_argument("--seed", type=int, default=1, help="weights and order (1)")
     add_folder(parser)

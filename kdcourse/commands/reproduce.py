@@ -26,14 +26,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run whatever is not there yet, then measure; the figures go to full.json."""
     import kdcourse
-    from kdcourse.translation.measure import Measurement, ship, write_json
+    from kdcourse.translation.measure import READING, Measurement, ship, write_json
 
     pipeline = open_pipeline(args)
     pipeline.train_teacher()
     comparison = pipeline.student_recipe["comparison"]
     for seed in comparison["seeds"]:
         for method in comparison["methods"]:
-            pipeline.train_student(method, seed)
+            if not (args.folder / f"{method}-{seed}" / READING).is_file():
+                pipeline.train_student(method, seed)
     measurement = Measurement(pipeline)
     record = measurement.record() | measurement.timings()
     write_json(args.folder / "full.json", record)

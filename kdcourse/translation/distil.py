@@ -20,10 +20,13 @@ interpolation  its candidates nearest the reference  -log Pr^s of the token
 samples        the teacher's samples                 -log Pr^s of the token
 both           the teacher's beam translations       KL(Pr^t ‖ Pr^s)
 on-policy      references and the student's samples  Jensen-Shannon
+unlabelled     beam translations, of more sources    -log Pr^s of the token
 =============  ====================================  ===============================
 
 All start from the same weights, read the same sources in the same order and stop at
-the same number of target tokens: only what they are told differs.
+the same number of target tokens: only what they are told differs. One reads more:
+"unlabelled" also has the teacher's translations of English that no one translated
+(``unlabelled``), which is of no use to a student without a teacher.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Method:
     the student's own samples; ``smoothing`` is ε. ``teacher`` says who answers: the
     teacher; "another row's", the teacher reading another row's source, the control of
     which nothing should be learned; or "itself", the untaught student of the same
-    seed once it is trained.
+    seed once it is trained. ``unlabelled`` adds sources that have no reference.
     """
 
     targets: str = "references"
@@ -64,6 +67,7 @@ class Method:
     share: float = 0.0
     smoothing: float = 0.0
     teacher: str = TEACHER
+    unlabelled: bool = False
 
     @property
     def cached(self) -> bool:
@@ -85,6 +89,7 @@ METHODS = {
     "interpolation": Method("interpolation"),
     "samples": Method("samples"),
     "both": Method("beam", "forward_kl"),
+    "unlabelled": Method("beam", unlabelled=True),
     "on-policy": Method(divergence="generalised_js", share=0.25),
 }
 

@@ -58,7 +58,10 @@ class Encoder:
 
     def spans(self, texts: list[str]) -> list[list[Span]]:
         """The tokens of each text, without EOS."""
-        coded = self.core.encode_batch(texts, add_special_tokens=False)
+        if len(texts) == 1:  # a batch of one would only wait for the thread pool
+            coded = [self.core.encode(texts[0], add_special_tokens=False)]
+        else:
+            coded = self.core.encode_batch(texts, add_special_tokens=False)
         return [
             [(i, a, b) for i, (a, b) in zip(one.ids, one.offsets, strict=True)]
             for one in coded

@@ -314,7 +314,7 @@ def _training_seconds(pipeline, method, steps, warmup, clock) -> float:
         pipeline.student_recipe["wide"] if method in WIDE else {}
     )
     told = METHODS["untaught" if method in WIDE else method]
-    sources, targets = pipeline.student_data[0], pipeline.targets(told.targets)
+    sources, targets = pipeline.lesson(told)
     recipe = Recipe(**settings["training"], seed=1)
     epochs = StudentEpochs(
         sources,
@@ -322,7 +322,7 @@ def _training_seconds(pipeline, method, steps, warmup, clock) -> float:
         SubwordSampler(pipeline.vocabulary),
     )
     answers = {"signals": None, "teacher": None} | pipeline.answers(
-        told, targets, seed=1
+        told, sources, targets, seed=1
     )
     alpha = settings["labels"]["alpha"]
     trainer = Trainer(

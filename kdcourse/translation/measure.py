@@ -13,14 +13,17 @@ from pathlib import Path
 import kdcourse
 
 from .bench import int8_cost, sizes, speed, throughput
-from .decoding import open_translator
+from .decoding import model_hash, open_translator
+from .distil import METHODS
 from .evaluation import names_kept, paired_bootstrap, score
 from .examples import fixed_examples
+from .labelling import filter_labels
 from .models import Architecture, count_parameters, load_model
 from .pipeline import Pipeline
 from .sources import file_hash
 from .training import fastest_precision
 
+READING = "test.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "ctranslate2", "sacrebleu")
 
 
@@ -35,6 +38,11 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+def machine() -> dict:
+    """The kind of processor, and the precision in which it trains."""
+    return {"processor": platform.machine(), "precision": fastest_precision()}
+
+
 def manifest(pipeline: Pipeline) -> dict:
     """What a reader needs to trust a figure, or to repeat it."""
     return {
@@ -42,7 +50,7 @@ def manifest(pipeline: Pipeline) -> dict:
         "data_sha256": pipeline.data_hash,
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "machine": {"processor": platform.machine(), "precision": fastest_precision()},
+        "machine": machine(),
         "recipes": {
             "teacher": pipeline.teacher_recipe,
             "student": pipeline.student_recipe,
@@ -69,29 +77,51 @@ class Measurement:
             self.outputs[name] = translator.translate(self.sources)
         return self.outputs[name]
 
-    def scores(self, name: str, beam: int = 1) -> dict:
+    def reading(self, name: str) -> dict:
+        """A student's greedy translations of the test split, from disk if there.
+
+        Kept under the model's hash, so that a student trained anew is read anew. The
+        file can stand for the student where a run goes on on another machine.
+        """
+        folder = self.run.folder / name
+        path, model = folder / READING, folder / "model"
+        known = model_hash(model) if self.run.is_trained(name) else None
+        if path.is_file():
+            kept = json.loads(path.read_text("utf-8"))
+            if known in (None, kept["model"]):
+                return kept
+        reading = {
+            "model": known,
+            "parameters": count_parameters(load_model(model)),
+            "machine": machine(),
+            "lines": self.translate(name),
+        }
+        write_json(path, reading)
+        return reading
+
+    def scores(self, lines: list[str]) -> dict:
         """BLEU and chrF on the test split."""
-        result = score(self.translate(name, beam), self.references)
+        result = score(lines, self.references)
         return {"bleu": result.bleu, "chrf": result.chrf}
 
     def student(self, method: str, seed: int) -> dict:
         """One student: its curve and its test scores, greedy."""
         name = f"{method}-{seed}"
+        reading = self.reading(name)
+        kept = {key: reading[key] for key in ("model", "parameters", "machine")}
         return {
             "method": method,
             "seed": seed,
-            "parameters": count_parameters(
-                load_model(self.run.folder / name / "model")
-            ),
+            **kept,
             "curve": self.run.curve(name),
-            "test": self.scores(name),
+            "test": self.scores(reading["lines"]),
         }
 
     def pair(self, seed: int) -> dict:
         """Distilled against untaught, same seed: gain in BLEU, interval and p."""
         result = paired_bootstrap(
-            self.translate(f"{self.taught}-{seed}"),
-            self.translate(f"untaught-{seed}"),
+            self.reading(f"{self.taught}-{seed}")["lines"],
+            self.reading(f"untaught-{seed}")["lines"],
             self.references,
         )
         interval = [result.low, result.high]
@@ -125,7 +155,16 @@ class Measurement:
             "faults": dict(faults),
             "kept_mass": signals.kept_mass,
             "reference_bleu": score(targets[: len(own)], references).bleu,
+            "unlabelled": self.unlabelled(),
         }
+
+    def unlabelled(self) -> dict | None:
+        """How many strings without references were translated; None where none were."""
+        if not METHODS[self.taught].unlabelled:
+            return None
+        text = self.run.unlabelled_text
+        faults = filter_labels(text, self.run.label_unlabelled())[1]
+        return {"rows": len(text), "faults": dict(faults)}
 
     def record(self) -> dict:
         """Everything but the timings."""
@@ -144,7 +183,7 @@ class Measurement:
                 "parameters": count_parameters(load_model(teacher)),
                 "beam": 4,
                 "curve": self.run.curve("teacher"),
-                "test": self.scores("teacher", 4),
+                "test": {"bleu": result.bleu, "chrf": result.chrf},
             },
             "students": students,
             "pairs": pairs,
@@ -207,9 +246,11 @@ def ship(pipeline: Pipeline, record: dict, assets: Path) -> None:
         shutil.copytree(pipeline.folder / name / "model", out)
         card = model_card(pipeline, record, label, out)
         write_json(out / "metadata.json", card)
-    labels = assets / "labels" / pipeline.target
-    shutil.rmtree(labels, ignore_errors=True)
-    shutil.copytree(pipeline.folder / "labels", labels)
+    for made, name in (("labels", ""), ("labels-unlabelled", "-unlabelled")):
+        labels = assets / "labels" / f"{pipeline.target}{name}"
+        if (pipeline.folder / made).is_dir():
+            shutil.rmtree(labels, ignore_errors=True)
+            shutil.copytree(pipeline.folder / made, labels)
     write_json(assets / "runs" / "full.json", record)
 
 

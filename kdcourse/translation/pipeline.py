@@ -40,7 +40,9 @@ from .interpolation import interpolate
 from .labelling import Labels, fault, filter_labels, label_corpus
 from .models import Architecture, build_model, grow, load_model, save_model, shrink
 from .shield import write_known_words
+from .sources import apps_wheel
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
+from .unlabelled import Held, unlabelled
 from .vocabulary import load_vocabulary, train_vocabulary
 
 WIDE = ("wide", "copied")  # of the teacher's width: from scratch, or with its layers
@@ -176,17 +178,21 @@ class Pipeline:
 
     def label(self, candidates: int = 1, search: str = "beam") -> Labels:
         """Let the teacher translate all that students read; resumes after a kill."""
-        settings = self.student_recipe["labels"]
         plain = (candidates, search) == (1, "beam")
+        folder = "labels" if plain else f"labels-{search}-{candidates}"
+        how = {"candidates": candidates, "search": search}
+        return self._label(self.student_data[0], folder, **how)
+
+    def _label(self, sources: list[str], folder: str, **how) -> Labels:
+        settings = self.student_recipe["labels"]
         return label_corpus(
-            self.student_data[0],
+            sources,
             self.train_teacher(),
-            self.folder / ("labels" if plain else f"labels-{search}-{candidates}"),
+            self.folder / folder,
             beam=settings["beam"],
             compute_type=settings["compute_type"],
             workers=torch.get_num_threads(),
-            candidates=candidates,
-            search=search,
+            **how,
         )
 
     def distilled_targets(self) -> tuple[list[str], Counter[str]]:
@@ -203,6 +209,30 @@ class Pipeline:
         pairs = zip(*self.student_data, strict=True)
         return [r if fault(s, t := translation(s)) else t for s, r in pairs]
 
+    @cached_property
+    def unlabelled_text(self) -> list[str]:
+        """English of the corpus's own programs that nobody has translated."""
+        splits = [self.corpus[name] for name in ("validation", "test")]
+        held = Held(
+            (context.split(" ")[0] for split in splits for context in split["context"]),
+            (
+                source
+                for name in ("validation", "test")
+                for source in self.sides(name)[0]
+            ),
+        )
+        return unlabelled(apps_wheel(), self.sides("train")[0], held)
+
+    def label_unlabelled(self) -> Labels:
+        """Let the teacher translate the unlabelled English; resumes after a kill."""
+        return self._label(self.unlabelled_text, "labels-unlabelled")
+
+    def labelled_text(self) -> tuple[list[str], list[str]]:
+        """The unlabelled English and the teacher's translations, the sound ones."""
+        labels = self.label_unlabelled()
+        sources = filter_labels(self.unlabelled_text, labels)[0]
+        return sources, [labels[source] for source in sources]
+
     def targets(self, kind: str) -> list[str]:
         """A method's sequences: references, beam, samples or interpolation."""
         sources, references = self.student_data
@@ -217,6 +247,14 @@ class Pipeline:
         )
         return self._where_sound(dict(zip(sources, nearest, strict=True)).__getitem__)
 
+    def lesson(self, told: Method) -> tuple[list[str], list[str]]:
+        """What a method's student reads and what it shall say: sources and targets."""
+        sources, targets = self.student_data[0], self.targets(told.targets)
+        if told.unlabelled:
+            more, translations = self.labelled_text()
+            sources, targets = sources + more, targets + translations
+        return sources, targets
+
     def train_student(self, method: str, seed: int) -> Path:
         """Train one student; returns its model folder."""
         name = f"{method}-{seed}"
@@ -226,16 +264,16 @@ class Pipeline:
             recipe = Recipe(**settings["training"], seed=seed)
             architecture = Architecture(**settings["architecture"])
             told = METHODS["untaught" if method in WIDE else method]
-            targets = self.targets(told.targets)
+            sources, targets = self.lesson(told)
             start = self._copied(architecture) if method == "copied" else None
             with token_bar(f"{method}, seed {seed}", recipe.budget_tokens) as bar:
                 model, _ = distil(
                     told,
-                    self.student_data[0],
+                    sources,
                     targets,
                     self.vocabulary,
                     recipe,
-                    **self.answers(told, targets, seed),
+                    **self.answers(told, sources, targets, seed),
                     alpha=settings["labels"]["alpha"] if told.divergence else 0.0,
                     architecture=architecture,
                     start=start,
@@ -252,12 +290,16 @@ class Pipeline:
         teacher = load_model(self.train_teacher())
         return shrink(teacher, self.vocabulary, architecture)
 
-    def answers(self, told: Method, targets: list[str], seed: int) -> dict:
+    def answers(
+        self, told: Method, read: list[str], targets: list[str], seed: int
+    ) -> dict:
         """The teacher's answers that a method needs: none, cached, or itself."""
         if not told.cached:
             return {}
         live = {"teacher": load_model(self.train_teacher())} if told.share else {}
-        read, name, teacher = self.student_data[0], told.targets, None
+        name, teacher = told.targets, None
+        if told.unlabelled:
+            name = f"{name}-unlabelled"
         if told.teacher == ANOTHERS:
             read, name = random.Random("misled").sample(read, len(read)), "misled"
         if told.teacher == ITSELF:

@@ -183,6 +183,11 @@ def apps_origin(source: str, target: str, cache: Path) -> Origin:
     )
 
 
+def apps_wheel(cache: str | Path | None = None) -> Path:
+    """The verified wheel: $KDCOURSE_WHEEL, or the cache's, fetched if need be."""
+    return own_wheel() or find_wheel(cache_folder(cache))
+
+
 def find_wheel(cache: Path) -> Path:
     """The verified wheel: from the cache, or fetched now."""
     wheel = cache / WHEEL
