@@ -12,6 +12,7 @@ import kdcourse.translation.pipeline as module
 from kdcourse.__main__ import main
 from kdcourse.translation.bench import throughput
 from kdcourse.translation.corpus import near_keys
+from kdcourse.translation.decoding import model_hash
 from kdcourse.translation.distil import METHODS
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.labelling import Labels
@@ -140,6 +141,46 @@ def test_a_run_goes_on_where_another_machine_left_it(tiny_world, monkeypatch):
     ):
         del row["seconds"]  # untaught-3 was trained twice
     assert again == record
+
+
+@pytest.fixture
+def shipped(tiny_world, tmp_path, monkeypatch):
+    """Assets of a tiny full run; the folder of the next run is empty."""
+    pipeline = Pipeline(tmp_path / "first")
+    pipeline.train_teacher()
+    pipeline.label(), pipeline.label_unlabelled()
+    assets = tmp_path / "assets"
+    for made, ending in module.LABELS.items():
+        shutil.copytree(pipeline.folder / made, assets / "labels" / f"es{ending}")
+    write_json(assets / "runs" / "full.json", {"teacher": {"curve": [{"val": 1.5}]}})
+    model = pipeline.folder / "teacher" / "model"
+    monkeypatch.setattr(module, "ASSETS", assets)
+    monkeypatch.setattr(module, "model_folder", lambda name: model)
+    return assets
+
+
+def test_a_run_may_begin_with_the_shipped_teacher(shipped, tiny_world, monkeypatch):
+    monkeypatch.setattr(module, "label_corpus", lambda *given, **how: given[2])
+    pipeline = Pipeline(tiny_world)
+    pipeline.take_shipped_teacher()
+    model = tiny_world / "teacher" / "model"
+    assert pipeline.is_trained("teacher") and pipeline.train_teacher() == model
+    assert model_hash(model) == model_hash(module.model_folder("teacher"))
+    assert pipeline.curve("teacher") == [{"val": 1.5}]
+    for made, ending in module.LABELS.items():
+        theirs = Labels.load(shipped / "labels" / f"es{ending}")
+        assert Labels.load(tiny_world / made) == theirs
+    (model / "config.json").write_text("{}")
+    pipeline.take_shipped_teacher()  # there is one: it stays
+    assert (model / "config.json").read_text() == "{}"
+
+
+def test_labels_of_another_recipe_are_not_taken(shipped, tiny_world):
+    pipeline = Pipeline(tiny_world)
+    pipeline.student_data = ([*pipeline.student_data[0], "one more"], [])
+    pipeline.take_shipped_teacher()
+    assert pipeline.is_trained("teacher")
+    assert not (tiny_world / "labels").exists()
 
 
 def test_a_student_trained_anew_is_read_anew(tiny_world):

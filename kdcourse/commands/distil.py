@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from .train import add_folder, open_pipeline
+from .train import add_folder, add_teacher, open_pipeline
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     parser = subparsers.add_parser(
-        "distil", help="train one student; it trains the teacher first if need be"
+        "distil", help="train one student of the shipped teacher, or of your own"
     )
     parser.add_argument(
         "--method",
@@ -20,6 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="weights and order (1)")
     add_folder(parser)
+    add_teacher(parser, "shipped")
     parser.set_defaults(run=run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .train import add_folder, open_pipeline
+from .train import add_folder, add_teacher, open_pipeline
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -15,6 +15,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="teacher, labels, all students, figures; hours, but it can be killed",
     )
     add_folder(parser)
+    add_teacher(parser, "own")
     parser.add_argument(
         "--ship",
         action="store_true",

@@ -23,6 +23,17 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
 
 
+def add_teacher(parser: argparse.ArgumentParser, default: str) -> None:
+    """The option that says whose students these are."""
+    parser.add_argument(
+        "--teacher",
+        choices=("shipped", "own"),
+        default=default,
+        help="where the folder has no teacher: take the one that ships with its labels,"
+        f" or train one for hours ({default})",
+    )
+
+
 def open_pipeline(args: argparse.Namespace):
     """The full run in the folder of the command line."""
     import torch
@@ -30,7 +41,10 @@ def open_pipeline(args: argparse.Namespace):
     from kdcourse.translation.pipeline import Pipeline
 
     torch.set_num_threads(args.threads)
-    return Pipeline(args.folder)
+    pipeline = Pipeline(args.folder)
+    if getattr(args, "teacher", "own") == "shipped":
+        pipeline.take_shipped_teacher()
+    return pipeline
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from .evaluation import names_kept, paired_bootstrap, score
 from .examples import fixed_examples
 from .labelling import filter_labels
 from .models import Architecture, count_parameters, load_model
-from .pipeline import Pipeline
+from .pipeline import LABELS, Pipeline
 from .sources import file_hash
 from .training import fastest_precision
 
@@ -246,8 +246,8 @@ def ship(pipeline: Pipeline, record: dict, assets: Path) -> None:
         shutil.copytree(pipeline.folder / name / "model", out)
         card = model_card(pipeline, record, label, out)
         write_json(out / "metadata.json", card)
-    for made, name in (("labels", ""), ("labels-unlabelled", "-unlabelled")):
-        labels = assets / "labels" / f"{pipeline.target}{name}"
+    for made, ending in LABELS.items():
+        labels = assets / "labels" / f"{pipeline.target}{ending}"
         if (pipeline.folder / made).is_dir():
             shutil.rmtree(labels, ignore_errors=True)
             shutil.copytree(pipeline.folder / made, labels)

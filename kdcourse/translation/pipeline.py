@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,14 +38,26 @@ from .distil import (
 from .evaluation import score
 from .examples import SampledEpochs, encode_targets, fixed_examples
 from .interpolation import interpolate
-from .labelling import Labels, fault, filter_labels, label_corpus
+from .labelling import (
+    Labels,
+    fault,
+    filter_labels,
+    keys_hash,
+    label_corpus,
+    source_key,
+)
 from .models import Architecture, build_model, grow, load_model, save_model, shrink
 from .shield import write_known_words
 from .sources import apps_wheel
+from .storage import write_whole
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .unlabelled import Held, unlabelled
 from .vocabulary import load_vocabulary, train_vocabulary
 
+# A run's folders of labels, and what their names in the assets end with.
+LABELS = {"labels": "", "labels-unlabelled": "-unlabelled"}
+ASSETS = Path(str(resources.files("kdcourse"))) / "assets"
+CURVE = "curve.json"  # of a teacher that was not trained here
 WIDE = ("wide", "copied")  # of the teacher's width: from scratch, or with its layers
 
 
@@ -151,6 +164,29 @@ class Pipeline:
             )
             self._train_on_references("teacher", model, teacher)
         return self.folder / "teacher" / "model"
+
+    def take_shipped_teacher(self) -> None:
+        """Begin with what ships: the teacher, its curve and its translations.
+
+        Nothing happens where the folder has a teacher. Translations of other sources
+        than this recipe's are left where they are.
+        """
+        if self.is_trained("teacher"):
+            return
+        place = self.folder / "teacher"
+        partial = place / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(model_folder("teacher"), partial)
+        recorded = json.loads((ASSETS / "runs" / "full.json").read_text("utf-8"))
+        curve = json.dumps(recorded["teacher"]["curve"])
+        write_whole(place / CURVE, curve.encode())
+        ours = keys_hash(sorted(set(map(source_key, self.student_data[0]))))
+        for made, ending in LABELS.items():
+            shipped = ASSETS / "labels" / f"{self.target}{ending}"
+            theirs = read_manifest(shipped).get("sources")
+            if theirs and (ending or theirs == ours):
+                shutil.copytree(shipped, self.folder / made, dirs_exist_ok=True)
+        partial.rename(place / "model")  # last: from now on the folder has a teacher
 
     def _save(self, model: MarianMTModel, name: str) -> None:
         """Keep a finished model; the words it has seen first, its config.json last."""
@@ -360,8 +396,11 @@ class Pipeline:
     def curve(self, name: str) -> list[dict]:
         """The learning curve of a finished or running training.
 
-        The teacher's begins with that of the base from which it has grown.
+        The teacher's begins with that of the base from which it has grown; that of a
+        teacher that ships is the recorded one.
         """
+        if (whole := self.folder / name / CURVE).is_file():
+            return json.loads(whole.read_text("utf-8"))
         rows = json.loads((self.folder / name / "history.json").read_text("utf-8"))
         if name != "teacher":
             return rows
@@ -377,6 +416,12 @@ class LiveTranslator(TorchTranslator):
     def __init__(self, model: MarianMTModel, vocabulary: PreTrainedTokenizerFast):
         SearchTranslator.__init__(self, vocabulary, 1, torch.get_num_threads())
         self.model = model
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a folder of labels; empty where there is none."""
+    path = folder / "manifest.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 @contextmanager
