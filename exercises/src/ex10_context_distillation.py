@@ -60,8 +60,9 @@ ex10.read.check(read)
 #
 # *Difficulty 1, 4 minutes.* Which sources have more than one translation? Return each
 # with the list of its translations, `sorted()`. A translation that stands in ten places
-# is still one, and two of them in one place count as two. By hand: ("vacuum", "Clean", "Limpiar"), ("filter", "Clean",
-# "Limpio"), ("room", "Clean", "Limpio") give {"Clean": ["Limpiar", "Limpio"]}.
+# is still one, and two of them in one place count as two. By hand:
+# ("vacuum", "Clean", "Limpiar"), ("filter", "Clean", "Limpio"), ("room", "Clean",
+# "Limpio") give {"Clean": ["Limpiar", "Limpio"]}.
 
 
 # %%
@@ -168,8 +169,7 @@ ex10.context_loss.check(context_loss)
 #
 # *Difficulty 2, 5 minutes.* The share of the context's worth that is left in the
 # student that does not read it (*taught* is the lesson's "distilled"):
-# (taught − twin) / (control − twin), of the *means* over
-# the seeds. By hand: taught 0.5 and 0.7, control 0.9 and 0.9, twin 0.4 and 0.4 give
+# (taught − twin) / (control − twin), of the *means* over the seeds. By hand: taught 0.5 and 0.7, control 0.9 and 0.9, twin 0.4 and 0.4 give
 # (0.6 − 0.4) / (0.9 − 0.4) = 0.4. Where the control is no better than the twin, the
 # context was worth nothing: return None. A share below 0 or above 1 may happen, and is
 # told.
