@@ -169,7 +169,8 @@ ex10.context_loss.check(context_loss)
 #
 # *Difficulty 2, 5 minutes.* The share of the context's worth that is left in the
 # student that does not read it (*taught* is the lesson's "distilled"):
-# (taught − twin) / (control − twin), of the *means* over the seeds. By hand: taught 0.5 and 0.7, control 0.9 and 0.9, twin 0.4 and 0.4 give
+# (taught − twin) / (control − twin), of the *means* over the seeds. By hand:
+# taught 0.5 and 0.7, control 0.9 and 0.9, twin 0.4 and 0.4 give
 # (0.6 − 0.4) / (0.9 − 0.4) = 0.4. Where the control is no better than the twin, the
 # context was worth nothing: return None. A share below 0 or above 1 may happen, and is
 # told.
