@@ -39,6 +39,7 @@ from .evaluation import score
 from .examples import SampledEpochs, encode_targets, fixed_examples
 from .interpolation import interpolate
 from .labelling import (
+    STORE,
     Labels,
     fault,
     filter_labels,
@@ -49,7 +50,7 @@ from .labelling import (
 from .models import Architecture, build_model, grow, load_model, save_model, shrink
 from .shield import write_known_words
 from .sources import apps_wheel
-from .storage import write_whole
+from .storage import read_manifest, write_whole
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .unlabelled import Held, unlabelled
 from .vocabulary import load_vocabulary, train_vocabulary
@@ -183,8 +184,10 @@ class Pipeline:
         ours = keys_hash(sorted(set(map(source_key, self.student_data[0]))))
         for made, ending in LABELS.items():
             shipped = ASSETS / "labels" / f"{self.target}{ending}"
-            theirs = read_manifest(shipped).get("sources")
-            if theirs and (ending or theirs == ours):
+            manifest = read_manifest(
+                shipped, ("sources",), STORE["maker"], sealed=False
+            )
+            if manifest and (ending or manifest["sources"] == ours):
                 shutil.copytree(shipped, self.folder / made, dirs_exist_ok=True)
         partial.rename(place / "model")  # last: from now on the folder has a teacher
 
@@ -416,12 +419,6 @@ class LiveTranslator(TorchTranslator):
     def __init__(self, model: MarianMTModel, vocabulary: PreTrainedTokenizerFast):
         SearchTranslator.__init__(self, vocabulary, 1, torch.get_num_threads())
         self.model = model
-
-
-def read_manifest(folder: Path) -> dict:
-    """The manifest of a folder of labels; empty where there is none."""
-    path = folder / "manifest.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 @contextmanager
