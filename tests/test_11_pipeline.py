@@ -124,17 +124,18 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
 
 
 def test_a_run_goes_on_where_another_machine_left_it(tiny_world, monkeypatch):
-    """Of finished students, their curves and test outputs are enough; others train."""
+    """Curves and test outputs stand for students, but not for those that ship."""
     import kdcourse.translation.measure as measure
 
     monkeypatch.setattr(measure.Measurement, "timings", lambda self: {})
     assert main(["reproduce", "--folder", str(tiny_world)]) == 0
     record = json.loads((tiny_world / "full.json").read_text("utf-8"))
-    for name in ("untaught-2", "unlabelled-2"):
+    for name in ("untaught-2", "unlabelled-2", "unlabelled-1"):
         shutil.rmtree(tiny_world / name / "model")
     shutil.rmtree(tiny_world / "untaught-3")
     assert main(["reproduce", "--folder", str(tiny_world)]) == 0
     assert not (tiny_world / "untaught-2" / "model").exists()
+    assert (tiny_world / "unlabelled-1" / "model").exists()
     again = json.loads((tiny_world / "full.json").read_text("utf-8"))
     for row in (
         row for r in (record, again) for s in r["students"] for row in s["curve"]

@@ -27,14 +27,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run whatever is not there yet, then measure; the figures go to full.json."""
     import kdcourse
-    from kdcourse.translation.measure import READING, Measurement, ship, write_json
+    from kdcourse.translation.measure import (
+        READING,
+        Measurement,
+        chosen_models,
+        ship,
+        write_json,
+    )
 
     pipeline = open_pipeline(args)
     pipeline.train_teacher()
     comparison = pipeline.student_recipe["comparison"]
+    shipped = chosen_models(pipeline).values()
     for seed in comparison["seeds"]:
         for method in comparison["methods"]:
-            if not (args.folder / f"{method}-{seed}" / READING).is_file():
+            name = f"{method}-{seed}"
+            carried = (args.folder / name / READING).is_file()
+            if name in shipped or not carried:
                 pipeline.train_student(method, seed)
     measurement = Measurement(pipeline)
     record = measurement.record() | measurement.timings()

@@ -22,7 +22,7 @@ from .decoding import model_hash, open_translator
 from .distil import METHODS, StudentEpochs, hooks
 from .evaluation import paired_bootstrap, score
 from .examples import encode_targets, fixed_examples
-from .measure import manifest, verdict, write_json
+from .measure import kept_reading, manifest, verdict
 from .models import Architecture, build_model, count_parameters, load_model
 from .pipeline import WIDE, Pipeline
 from .training import Recipe, Trainer
@@ -124,20 +124,14 @@ class Evidence:
                 self.run.train_student(method, seed)
 
     def reading(self, method: str, seed: int) -> dict:
-        """One student's translations and figures on the test split, from disk if there.
+        """One student's translations and figures on the test split, kept on disk."""
+        folder = self.run.folder / f"{method}-{seed}"
 
-        Kept under the model's hash: a student trained anew is read anew.
-        """
-        name = f"{method}-{seed}"
-        folder = self.run.folder / name / "model"
-        path, known = self.run.folder / name / "reading.json", model_hash(folder)
-        if path.is_file():
-            kept = json.loads(path.read_text("utf-8"))
-            if kept["model"] == known:
-                return kept
-        result = {"model": known, "method": method, "seed": seed} | self._read(folder)
-        write_json(path, result)
-        return json.loads(path.read_text("utf-8"))  # rounded, as a later call has it
+        def read() -> dict:
+            return {"method": method, "seed": seed} | self._read(folder / "model")
+
+        path = folder / "reading.json"
+        return kept_reading(path, model_hash(folder / "model"), read)
 
     def _read(self, folder: Path) -> dict:
         model, result = load_model(folder), {}

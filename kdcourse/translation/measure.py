@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,6 +58,20 @@ def manifest(pipeline: Pipeline) -> dict:
     }
 
 
+def kept_reading(path: Path, model: str | None, read: Callable[[], dict]) -> dict:
+    """What ``read`` says of a model, from ``path`` where it stands there already.
+
+    It is kept under the model's hash: a model trained anew is read anew. Where there
+    is a file and no model (None), the file stands for it.
+    """
+    if path.is_file():
+        kept = json.loads(path.read_text("utf-8"))
+        if model in (None, kept["model"]):
+            return kept
+    write_json(path, {"model": model} | read())
+    return json.loads(path.read_text("utf-8"))  # rounded, as a later call has it
+
+
 class Measurement:
     """Read the test split with every model of a finished run."""
 
@@ -80,24 +94,20 @@ class Measurement:
     def reading(self, name: str) -> dict:
         """A student's greedy translations of the test split, from disk if there.
 
-        Kept under the model's hash, so that a student trained anew is read anew. The
-        file can stand for the student where a run goes on on another machine.
+        The file can stand for the student where a run goes on on another machine.
         """
         folder = self.run.folder / name
-        path, model = folder / READING, folder / "model"
+        model = folder / "model"
+
+        def read() -> dict:
+            return {
+                "parameters": count_parameters(load_model(model)),
+                "machine": machine(),
+                "lines": self.translate(name),
+            }
+
         known = model_hash(model) if self.run.is_trained(name) else None
-        if path.is_file():
-            kept = json.loads(path.read_text("utf-8"))
-            if known in (None, kept["model"]):
-                return kept
-        reading = {
-            "model": known,
-            "parameters": count_parameters(load_model(model)),
-            "machine": machine(),
-            "lines": self.translate(name),
-        }
-        write_json(path, reading)
-        return reading
+        return kept_reading(folder / READING, known, read)
 
     def scores(self, lines: list[str]) -> dict:
         """BLEU and chrF on the test split."""
