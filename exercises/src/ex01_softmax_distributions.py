@@ -49,9 +49,9 @@ ex01.odds.check(odds)
 # ## 2. A softmax that does not break
 #
 # *Difficulty 2, 8 minutes.* Write the softmax with a temperature, out of `exp`, sums
-# and maxima (no `torch.softmax` yet). It must stand logits of ±10,000 and barred tokens
-# (logit −∞), for any number of leading dimensions. By hand: logits log 1, log 4, log 25
-# at T = 2 give 1/8, 2/8, 5/8.
+# and maxima (no `torch.softmax` yet; the check cannot see it, you can). It must stand
+# logits of ±10,000 and barred tokens (logit −∞), for any number of leading dimensions.
+# By hand: logits log 1, log 4, log 25 at T = 2 give 1/8, 2/8, 5/8.
 
 
 # %%

@@ -139,9 +139,9 @@ ex03.js_dial.check(js_dial)
 #
 # *Difficulty 4, 10 minutes.* The forward KL pulls the student's logits by q − p. Derive
 # how the reverse KL, KL(q ‖ p) = Σ_v q_v (log q_v − log p_v), pulls them, and write it
-# down **without autograd**. You need one fact about the softmax: ∂q_v / ∂z_w =
-# q_v (1[v = w] − q_w). By hand: for q = (1/2, 1/2) and p = (3/4, 1/4) the answer is
-# (−¼ log 3, +¼ log 3).
+# down **without autograd** (the check sees your numbers, not how you got them). You
+# need one fact about the softmax: ∂q_v / ∂z_w = q_v (1[v = w] − q_w). By hand: for
+# q = (1/2, 1/2) and p = (3/4, 1/4) the answer is (−¼ log 3, +¼ log 3).
 #
 # When you have it, look at it: by what is everything multiplied? That is why a word to
 # which the student gives next to nothing is hardly pulled back.

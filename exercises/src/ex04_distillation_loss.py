@@ -52,7 +52,8 @@ ex04.mix.check(mix)
 # ## 2. What the loss does to a logit
 #
 # *Difficulty 3, 8 minutes.* Derive the gradient of T² KL(p_T ‖ q_T) in the student's
-# logits, on paper, and write the result down: no autograd, no loop. By hand: at T = 2 a
+# logits, on paper, and write the result down: no autograd, no loop (the check sees only
+# the numbers). By hand: at T = 2 a
 # student with q_T = (1/6, 1/3, 1/2) and a teacher with p_T = (4/7, 2/7, 1/7) give
 # (−17/21, 2/21, 15/21). Logits go up to ±10,000, and −inf marks a token that cannot be
 # said, by either of the two: its gradient is 0.

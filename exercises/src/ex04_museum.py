@@ -225,7 +225,7 @@ print(f"some of the terms that are added up are below 0: {bool((terms < 0).any()
 #
 # Others have called it in more ways: with a `softmax` on the left (KD_Lib,
 # microsoft/ProDA#43), or leaving the teacher's entropy in and calling the result "KL"
-# (MiniLLM, DistiLLM, torchtune). One test for all of them:
+# (DistiLLM, torchtune). One test for all of them:
 #
 # *Difficulty 2, 8 minutes.* Is the loss a divergence: a number, 0 where the student
 # says just what the teacher says, and **above** 0 where they differ? (Any divergence

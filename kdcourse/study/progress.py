@@ -39,15 +39,24 @@ def progress_path() -> Path | None:
 def load() -> dict:
     """Everything recorded; an unreadable file is set aside, not overwritten."""
     path = progress_path()
-    if path is None or not path.is_file():
+    if path is None:
         return empty()
     try:
-        return _valid(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, UnicodeDecodeError) as problem:
-        _set_aside(path, problem)
+        return _read(path)
     except OSError as problem:
         _tell(f"Progress could not be read ({problem.strerror}): {path}")
-    return empty()
+        return empty()
+
+
+def _read(path: Path) -> dict:
+    """What stands in the file; an OSError where it cannot be told."""
+    try:
+        return _valid(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return empty()
+    except ValueError as problem:
+        _set_aside(path, problem)
+        return empty()
 
 
 def record(section: str, name: str, **facts) -> None:
@@ -72,7 +81,7 @@ def update(change: Callable[[dict], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock", timeout=5):
-            data = load()
+            data = _read(path)  # an error here must not end in an empty file
             change(data)
             write_whole(path, data)
     except (OSError, filelock.Timeout) as problem:

@@ -351,6 +351,11 @@ def _(logits, mass):
     return (running(logits) >= mass).int().argmax(dim=-1)
 
 
+@mutant("ex01.tokens_for_mass", "more than the mass")
+def _(logits, mass):
+    return (running(logits) <= mass).sum(dim=-1) + 1
+
+
 @mutant("ex01.tokens_for_mass", "not sorted")
 def _(logits, mass):
     sums = F.softmax(logits, dim=-1).cumsum(dim=-1)

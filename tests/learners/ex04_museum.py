@@ -641,17 +641,28 @@ def stops_by_last_token(loss):
 def stops_by_backward(loss):
     s, t, y = make_batch((6, 2, 6, 3), seed=11)
     s.requires_grad_(True)
-    value = loss(s, t, y, pad_token_id=EOS)
-    if not value.requires_grad:
-        return False
-    value.backward()
-    return bool(s.grad[y == EOS].any(-1).all())
+    learned = []
+    for pad in (EOS, 0):
+        value = loss(s, t, y, pad_token_id=pad)
+        if not value.requires_grad:
+            return False
+        s.grad = None
+        value.backward()
+        learned.append(s.grad[y == EOS].any(-1).all())
+    return all(learned)
 
 
 NAME = "ex04.learns_to_stop"
 right(NAME, stops_by_last_token, stops_by_backward)
 vacuous(NAME, "nothing is asked", "every loss blamed")
 opposite(NAME, stops_by_backward)
+
+
+@mutant(NAME, "pad and EOS always one")
+def _(loss):
+    s, t, y = hand_made_batch()
+    g = gradient(loss, s, t, y, pad_token_id=1).norm(dim=-1)
+    return g[y == 1].min().item() > 1e-6
 
 
 @mutant(NAME, "every token asked")

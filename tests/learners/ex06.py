@@ -34,7 +34,8 @@ def key_letter_by_letter(text):
 
 
 def slots(text):
-    return [part.split("}")[0] for part in text.split("{")[1:]]
+    parts = [part.split("}")[0] for part in text.split("{")[1:]]
+    return [part for part in parts if " " not in part]
 
 
 def slots_crossed_off(source, target):
@@ -274,6 +275,18 @@ mutants(
     ),
     answer_reversed=lambda source, target: not slots_crossed_off(source, target),
 )
+
+
+@mutant("ex06.same_placeholders", "letters only")
+def _(source, target):
+    names = re.compile("{[A-Za-z0-9_]+}")
+    return Counter(names.findall(source)) == Counter(names.findall(target))
+
+
+@mutant("ex06.same_placeholders", "spaces inside")
+def _(source, target):
+    inside = re.compile("{([^{}]+)}")
+    return Counter(inside.findall(source)) == Counter(inside.findall(target))
 
 
 @mutant("ex06.same_placeholders", "extra ones unseen")
@@ -646,8 +659,16 @@ mutants(
     share=lambda hypotheses, references, max_n: (
         bleu_with_numpy(hypotheses, references, max_n) / 100
     ),
-    logarithm_of_zero=with_mean(lambda ps: math.exp(sum(map(math.log, ps)) / len(ps))),
 )
+
+
+@mutant("ex06.corpus_bleu", "logarithm of zero")
+def _(hypotheses, references, max_n):
+    if sum(map(len, hypotheses)) == 0:
+        return 0.0
+    logarithms = map(math.log, precisions(hypotheses, references, max_n))
+    factor = penalty(*lengths(hypotheses, references))
+    return 100 * factor * math.exp(sum(logarithms) / max_n)
 
 
 @mutant("ex06.corpus_bleu", "single words only")

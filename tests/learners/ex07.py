@@ -289,6 +289,14 @@ def of_real(student_logits, labels):
     return student_logits[labels != -100].log_softmax(1)
 
 
+@mutant("ex07.cached_loss", "one minus")
+def loss_with_what_is_left_of_one(z, labels, indices, log_probs, log_rest):
+    log_q = z[labels != -100].log_softmax(1).gather(1, indices)
+    rest = (1 - log_q.exp().sum(1, keepdim=True)).log()
+    log_p = torch.cat([log_probs, log_rest[:, None]], 1)
+    return kl_of(log_p, torch.cat([log_q, rest], 1)).mean()
+
+
 @mutant("ex07.cached_loss", "pads counted")
 def loss_of_the_first_positions(z, labels, indices, log_probs, log_rest):
     log_q = z.reshape(-1, z.shape[-1])[: len(indices)].log_softmax(1)

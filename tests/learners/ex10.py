@@ -154,8 +154,11 @@ def is_word(word, z):
 
 mutant("ex10.read", "whole glossary")(reads(lambda word, z: True))
 mutant("ex10.read", "part of a word")(reads(lambda word, z: word in z.lower()))
-mutant("ex10.read", "capitals")(reads(lambda word, z: word in re.split(r"\W+", z)))
+mutant("ex10.read", "capitals")(reads(lambda word, z: word in re.split(r"[\W\d_]+", z)))
 mutant("ex10.read", "punctuation")(reads(lambda word, z: word in z.lower().split()))
+mutant("ex10.read", "digits in words")(
+    reads(lambda word, z: word in re.split(r"\W+", z.lower()))
+)
 mutant("ex10.read", "order")(reads(is_word, arrange=list))
 
 

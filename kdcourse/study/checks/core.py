@@ -154,7 +154,8 @@ class Exercise:
         changed = [i for i in wrong if seen[i].changed]
         first = (changed or wrong)[0]
         case, got = cases[first], seen[first]
-        found = None if changed else self._misconception(cases, seen)
+        rows = list(zip(cases, wanted, seen, strict=True))
+        found = None if changed else self._misconception(rows)
         gap = None
         if changed:
             key, text = "mutation", _mutation_text(got.changed)
@@ -172,14 +173,22 @@ class Exercise:
         return self._failed(key, "\n".join(lines), case.name)
 
     def _misconception(
-        self, cases: list[Case], seen: list[_Seen]
+        self, rows: list[tuple[Case, _Seen, _Seen]]
     ) -> Misconception | None:
+        """The known mistake that does the same on all cases.
+
+        If there is none, the one that does the same wherever a value came back:
+        whoever also forgot to guard a division still hears of the greater mistake.
+        """
+        valued = [row for row in rows if row[2].error is None]
+        return self._known(rows) or self._known(valued)
+
+    def _known(self, rows: list[tuple[Case, _Seen, _Seen]]) -> Misconception | None:
+        if all(_agree(wanted, got) for _, wanted, got in rows):
+            return None  # what is wrong does not show here
         for misconception in self.misconceptions:
             for function in misconception.functions:
-                if all(
-                    _agree(self._watch(function, case), s)
-                    for case, s in zip(cases, seen, strict=True)
-                ):
+                if all(_agree(self._watch(function, c), got) for c, _, got in rows):
                     return misconception
         return None
 

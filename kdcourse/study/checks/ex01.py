@@ -531,6 +531,7 @@ def _mass_cases() -> list[Case]:
         case("barred tokens", [_logs(0, 3, 0, 2, 4), _logs(0, 0, 1, 0, 0)], 0.9),
         case("a batch (2, 3, 40)", _random(2, 3, 40, seed=6), 0.9),
         case("logits of ten thousand", [[1e4, 9999.0, 9998.0, -1e4]], 0.95),
+        case("half, and half is enough", [[0.0, 0.0], [0.0, -torch.inf]], 0.5),
     ]
 
 
@@ -564,6 +565,16 @@ tokens_for_mass = Exercise(
             lambda z, mass: (_counted(z.softmax(-1), mass)).clamp(min=1),
         ),
         Misconception(
+            "more than the mass",
+            "A sum that is exactly the mass was not enough for you. At least the mass "
+            "is asked for: count the sums that are smaller, with < and not <=.",
+            lambda z, mass: (
+                _counted(z.softmax(-1), mass)
+                + (z.softmax(-1).sort(-1, True).values.cumsum(-1) == mass).sum(-1)
+                + 1
+            ),
+        ),
+        Misconception(
             "not sorted",
             "The probabilities were added up in the order of the vocabulary. The "
             "smallest number of tokens takes the largest first: sort, falling.",
@@ -593,6 +604,7 @@ tokens_for_mass = Exercise(
             "out) by itself. It is their running sum that must reach it.",
             lambda z, mass: (z.softmax(-1) >= mass).sum(-1),
             lambda z, mass: (z.softmax(-1) >= 1 - mass).sum(-1),
+            lambda z, mass: (z.softmax(-1) > 1 - mass).sum(-1),
             lambda z, mass: (z.softmax(-1) < mass).sum(-1) + 1,
         ),
         Misconception(

@@ -145,6 +145,8 @@ def _slot_cases() -> list[Case]:
         "none at all": ("Turn on", "Encender"),
         "two next to each other": ("{value}{unit} left", "Quedan {unit}{value}"),
         "one stands twice in the target": ("{a} or {b}", "{a} o {b} o {b}"),
+        "a name with a hyphen, lost": ("Open {device-id}", "Abrir"),
+        "braces around words are none": ("Use { or } here", "Usa { u o } aquí"),
     }
     return [
         Case(name, {"source": source, "target": target})
@@ -154,6 +156,13 @@ def _slot_cases() -> list[Case]:
 
 def _slots_by(find: Callable, compare: Callable) -> Callable:
     return lambda source, target: compare(find(source), find(target))
+
+
+def _slots_as(pattern: str) -> Callable:
+    """A solution that finds placeholders by another pattern."""
+    return _slots_by(
+        lambda text: re.findall(pattern, text), lambda a, b: sorted(a) == sorted(b)
+    )
 
 
 same_placeholders = Exercise(
@@ -207,11 +216,20 @@ same_placeholders = Exercise(
         Misconception(
             "greedy pattern",
             "The pattern runs from the first brace to the last, and takes the words in "
-            r"between along. Forbid braces inside: \{[^{}]+\}.",
-            _slots_by(
-                lambda text: re.findall(r"\{.*\}", text),
-                lambda a, b: sorted(a) == sorted(b),
-            ),
+            r"between along. Forbid braces and spaces inside: \{[^{}\s]+\}.",
+            _slots_as(r"\{.*\}"),
+        ),
+        Misconception(
+            "letters only",
+            r"\w knows letters, digits and the underscore: {device-id} goes unseen. "
+            "Inside may stand anything but braces and spaces.",
+            _slots_as(r"\{\w+\}"),
+        ),
+        Misconception(
+            "spaces inside",
+            'Braces with spaces between them, as in "{ or }", were taken for a '
+            "placeholder. Forbid spaces inside, too.",
+            _slots_as(r"\{[^{}]+\}"),
         ),
         Misconception(
             "answer reversed",
@@ -1014,6 +1032,8 @@ def _bleu_cases() -> list[Case]:
         ),
         case("no pair of words agrees: 0", [("luz la apaga", "apaga la luz")], 2),
         case("an empty hypothesis beside a good one", [("", "luz"), ("a b", "a b")], 2),
+        case("nothing was said: 0", [("", "luz"), ("", "a b")], 2),
+        case("no pair of words was said: 0", [("luz", "luz")], 2),
     ]
 
 

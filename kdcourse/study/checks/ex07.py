@@ -369,12 +369,23 @@ def _loss_cases() -> list[Case]:
     equal = case("the student is its teacher: 0", [2, 2], 5, 2, 5)
     teacher = _random(5, 4, 5)
     equal.arguments["student_logits"] = teacher.reshape(2, 2, 5)
+    sure = Case(
+        "a student that is sure: its rest is 1e-16",
+        {
+            "student_logits": torch.tensor([[[40.0, 0.0, 1.0, 2.0, 3.0]]]),
+            "labels": torch.tensor([[0]]),
+            "indices": torch.tensor([[0]]),
+            "log_probs": torch.tensor([[0.8]]).log(),
+            "log_rest": torch.tensor([0.2]).log(),
+        },
+    )
     return [
         case("one sentence, no pads", [3], 5, 2, 1),
         case("two sentences, pads behind the first", [2, 4], 6, 2, 2),
         case("three sentences, k = 1", [3, 1, 2], 7, 1, 3),
         case("three sentences, pads behind two", [4, 2, 3], 9, 4, 4),
         equal,
+        sure,
     ]
 
 
@@ -457,6 +468,13 @@ def _spread(log_q, indices, log_probs, log_rest):
     share = log_rest - math.log(log_q.shape[-1] - indices.shape[-1])
     log_p = share[:, None].expand_as(log_q).scatter(-1, indices, log_probs)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _one_minus(log_q, indices, log_probs, log_rest):
+    kept_q = log_q.gather(-1, indices)
+    log_s = (1 - kept_q.exp().sum(-1)).log()
+    kept = log_probs.exp() * (log_probs - kept_q)
+    return kept.sum(-1) + log_rest.exp() * (log_rest - log_s)
 
 
 def _detached(*arguments) -> Tensor:
@@ -557,6 +575,13 @@ cached_loss = Exercise(
             "The student's own k best tokens were compared with the teacher's k best. "
             "Ask the student about the *same* tokens: gather(1, indices).",
             _word(each=_own_favourites),
+        ),
+        Misconception(
+            "one minus",
+            "The student's rest was taken as one minus the kept mass. In float32 the "
+            "rest of a sure student is then 0, and its logarithm minus infinity: take "
+            "the logsumexp of the other tokens.",
+            _word(each=_one_minus),
         ),
         Misconception(
             "no gradient",

@@ -60,6 +60,7 @@ def _read_cases() -> list[Case]:
         case("neither place nor term", "", "Temperature"),
         case("z has a separator of its own", "app menu", "Key | value ; rest"),
         case("a term twice", "hue name", "Key of the key-box"),
+        case("a digit or an underscore ends a word", "hue name", "key_1 low2"),
     ]
 
 
@@ -104,6 +105,12 @@ read = Exercise(
             "A term before a full stop or a comma was missed: split() leaves "
             '"battery." whole. A word is a longest run of letters.',
             _reader(words=lambda z: set(z.casefold().split())),
+        ),
+        Misconception(
+            "digits in words",
+            r"\w counts digits and the underscore as letters, so that the key of "
+            '"key_1" was missed. A word is a longest run of letters.',
+            _reader(words=lambda z: set(re.findall(r"\w+", z.casefold()))),
         ),
         Misconception(
             "empty context",

@@ -215,6 +215,11 @@ def _pad_apart(loss: Callable) -> bool:
     return bool((pull[eos] > 1e-6).all())
 
 
+def _pad_is_eos(loss: Callable) -> bool:
+    pull, eos = _pulls(loss)
+    return bool((pull[eos] > 1e-6).all())
+
+
 def _some_eos(loss: Callable) -> bool:
     pull, eos = _pulls(loss)
     return bool((pull[eos] > 1e-6).any())
@@ -309,6 +314,9 @@ learns_to_stop = PropertyTest(
         the_last_token_left_out=_ignoring_pad_id(museum.mask_off_by_one),
         left_out_where_a_pad_follows=_kl_where(_next_is_real_too),
         the_last_column_left_out=_kl_where(_last_column_cut),
+        a_mask_without_EOS_where_the_pad_has_an_id=_kl_where(
+            lambda labels, pad: real_tokens(labels) & ((labels != EOS) | (pad == EOS))
+        ),
         ids_0_and_1_left_out_as_special=_kl_where(lambda labels, pad: labels > 1),
         prints_EOS_but_does_not_learn_it=printed_only(
             _ignoring_pad_id(mean_kl), _kl_where(lambda labels, pad: labels > 1)
@@ -345,6 +353,12 @@ learns_to_stop = PropertyTest(
             "In your test the pad has an id of its own. Many models have none and pad "
             "with EOS: give pad_token_id the id of EOS, too.",
             _pad_apart,
+        ),
+        Misconception(
+            "pad and EOS always one",
+            "In your test the pad has the id of EOS each time. A loss may lose EOS "
+            "just where the pad has an id of its own: try both.",
+            _pad_is_eos,
         ),
         Misconception(
             "any token will do",

@@ -239,7 +239,7 @@ EXHIBITS = (
         11,
         "cross-entropy-as-kl",
         "A cross-entropy that is called KL",
-        "MiniLLM, DistiLLM, torchtune",
+        "DistiLLM, torchtune",
         "The curve ends at the teacher's entropy: 8.37 at equality, where 0 is right.",
         "loss",
         cross_entropy_as_kl,
