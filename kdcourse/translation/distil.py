@@ -31,14 +31,18 @@ the same number of target tokens: only what they are told differs. One reads mor
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import asdict, dataclass
 
 from transformers import MarianMTModel
 
 from ..errors import KdcourseError
 from .augmentation import Augmenter, name_spans
 from .caching import SignalCache
+from .corpus import near_keys
 from .examples import encode_targets
 from .losses import live_loss, smoothed_loss, word_loss
 from .models import STUDENT, Architecture, build_model
@@ -95,12 +99,17 @@ METHODS = {
 
 
 def with_invented_names(
-    sources: list[str], references: list[str], copies: int, seed: int
+    sources: list[str],
+    references: list[str],
+    copies: int,
+    seed: int,
+    held: Set[str] = frozenset(),
 ) -> tuple[list[str], list[str]]:
     """The corpus, then ``copies`` more of its rows with names, the names exchanged.
 
     These are the sentences on which the student learns to copy what it never saw;
-    the teacher translates them as it does all others.
+    the teacher translates them as it does all others. A made row that has become a
+    near-duplicate of a held-out string, by its ``near_keys`` in ``held``, is left out.
     """
     spans = [
         n for s, r in zip(sources, references, strict=True) for n in name_spans(s, r)
@@ -112,7 +121,7 @@ def with_invented_names(
     for _ in range(copies):
         for source, reference in pairs:
             new_source, new_reference = augment(source, reference, rng)
-            if new_source not in made:
+            if new_source not in made and not near_keys(new_source) & held:
                 extra.setdefault(new_source, new_reference)
     pairs += extra.items()
     return [s for s, _ in pairs], [r for _, r in pairs]
@@ -180,8 +189,17 @@ def distil(
     )
     model = start or build_model(architecture, vocabulary, recipe.seed)
     told = hooks(method, signals, teacher, alpha)
-    trainer = Trainer(model, recipe, epochs, **told, **trainer_options)
+    task = task_of(method, alpha, sources, targets)
+    trainer = Trainer(model, recipe, epochs, task=task, **told, **trainer_options)
     return trainer.run(), trainer.history
+
+
+def task_of(
+    method: Method, alpha: float, sources: list[str], targets: list[str]
+) -> str:
+    """SHA-256 of what a student is told: one that was told else is another student."""
+    lesson = json.dumps([asdict(method), alpha, sources, targets], ensure_ascii=False)
+    return hashlib.sha256(lesson.encode()).hexdigest()
 
 
 def as_method(method: str | Method) -> Method:
@@ -211,7 +229,14 @@ def hooks(method: Method, signals, teacher, alpha: float) -> dict:
 
 def _check_request(method, sources, targets, recipe, signals, teacher) -> None:
     answers = {"signals": signals, "teacher": teacher}
-    _check_answers(method, [n for n, value in answers.items() if value is not None])
+    given = [n for n, value in answers.items() if value is not None]
+    check_answers(method, given)
+    if not sources:
+        raise KdcourseError(
+            "There are no sources.",
+            wanted="at least one pair",
+            todo="Look at the split, and at what was filtered out of it.",
+        )
     if len(sources) != len(targets):
         raise KdcourseError(
             f"{len(sources)} sources but {len(targets)} targets.",
@@ -226,10 +251,15 @@ def _check_request(method, sources, targets, recipe, signals, teacher) -> None:
         )
 
 
-def _check_answers(method: Method, given: list[str]) -> None:
-    """An error where the teacher's answers are missing, doubled or of no use."""
+def check_answers(method: Method, given: list[str]) -> None:
+    """An error where the teacher's answers are missing, doubled or of no use.
+
+    ``given`` names those that there are, of "signals" and "teacher".
+    """
     if method.share:
         wanted = [["teacher"], ["signals", "teacher"]]
+    elif method.teacher != TEACHER:
+        wanted = [["signals"]]  # a live teacher would answer like any other
     elif method.divergence:
         wanted = [["signals"], ["teacher"]]
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Set
 from dataclasses import dataclass
 
 from .augmentation import Augmenter, name_spans
-from .corpus import Row
+from .corpus import Row, near_keys
 from .training import Example
 from .vocabulary import SubwordSampler, Vocabulary
 
@@ -19,8 +20,10 @@ class SampledEpochs:
 
     Targets keep the tokenizer's best segmentation: another one each time would only
     blur what the decoder should say. ``brands`` also builds names from the sources'
-    ordinary words. An epoch depends on nothing but its number and ``stream``, so that
-    a resumed training sees the same examples.
+    ordinary words. A row that an exchanged name would make a near-duplicate of a
+    held-out string, by its ``near_keys`` in ``held``, stays as it was. An epoch depends
+    on nothing but its number and ``stream``, so that a resumed training sees the same
+    examples.
     """
 
     rows: list[Row]
@@ -28,6 +31,7 @@ class SampledEpochs:
     invented_names: float = 0.4
     brands: bool = False
     stream: str = "data"
+    held: Set[str] = frozenset()
 
     def __post_init__(self):
         spans = [n for r in self.rows for n in name_spans(r.source, r.target)]
@@ -41,6 +45,8 @@ class SampledEpochs:
         sources, texts = [], []
         for row in self.rows:
             source, target = self.augment(row.source, row.target, rng)
+            if source != row.source and near_keys(source) & self.held:
+                source, target = row.source, row.target
             sources.append(self.sampler.encode(source, rng))
             texts.append(target)
         targets = self.vocabulary(text_target=texts)["input_ids"]
