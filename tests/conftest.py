@@ -40,10 +40,11 @@ def root() -> Path:
 
 @pytest.fixture(scope="module")
 def own_cache(tmp_path_factory):
-    """For ``usefixtures``: a folder for downloads and results that is the module's."""
+    """A folder for downloads and results that is the module's; gives the user's own."""
+    before = os.environ.get("KDCOURSE_CACHE")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDCOURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+        yield before
 
 
 @pytest.fixture(autouse=True)

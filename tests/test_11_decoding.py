@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdcourse.commands.bench import report_speed
 from kdcourse.errors import KdcourseError
 from kdcourse.translation import decoding, sources
 from kdcourse.translation.corpus import clean, normalise, read_wheel, split
@@ -192,7 +193,9 @@ def corpus_strings() -> list[str]:
 @pytest.fixture(scope="module")
 def real_strings(own_cache):
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("KDCOURSE_CACHE", raising=False)
+        patch.delenv("KDCOURSE_CACHE")
+        if own_cache is not None:  # where the user keeps the corpus
+            patch.setenv("KDCOURSE_CACHE", own_cache)
         return corpus_strings()
 
 
@@ -333,3 +336,23 @@ def test_the_shipped_models_have_a_place(root):
     for name in SHIPPED:
         assert model_folder(name) == root / "kdcourse" / "assets" / "models" / name
     assert model_folder("elsewhere/model") == Path("elsewhere/model")
+
+
+@pytest.mark.parametrize("engine", ["torch", "ctranslate2"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_model_with_a_file_cut_short_says_so(name, engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDCOURSE_CACHE", str(tmp_path / "cache"))
+    folder = save_tiny(tmp_path / "model")
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:-10])
+    with pytest.raises(KdcourseError, match="cannot be read") as caught:
+        open_translator(folder, engine)
+    assert "copy the folder again" in str(caught.value)
+
+
+def test_where_there_is_no_load_average_the_bench_still_reports():
+    row = {"p50_ms": 1.0, "p95_ms": 2.0, "words_per_second": 345.0}
+    row |= {"sentences": 3, "threads": 1, "load": None}
+    ratios = {f"ratio same engine {p}": 12.0 for p in ("float32", "int8")}
+    told = report_speed({"student int8": row, **ratios, "ratio newcomer": 60.0})
+    assert "345 words/s" in told and "load unknown" in told and "60x" in told

@@ -11,6 +11,7 @@ from kdcourse.errors import KdcourseError
 from kdcourse.theory.signals import top_k
 from kdcourse.translation import distil as module
 from kdcourse.translation.caching import cache_signals
+from kdcourse.translation.corpus import near_keys
 from kdcourse.translation.distil import (
     METHODS,
     StudentEpochs,
@@ -235,3 +236,60 @@ def test_requests_that_cannot_be_met_are_explained(
     } | changes
     with pytest.raises(KdcourseError, match=message):
         distil(**wanted)
+
+
+def test_no_made_row_is_a_near_duplicate_of_a_held_out_string():
+    sources, references = ["Alexa is on"], ["Alexa está activa"]
+    made, told = with_invented_names(sources, references, copies=9, seed=1)
+    barred = made[3]
+    held = near_keys(barred.upper() + "!")  # as it may stand in the test split
+    assert with_invented_names(sources, references, 9, 1, held) == (
+        [s for s in made if s != barred],
+        [t for s, t in zip(made, told, strict=True) if s != barred],
+    )
+
+
+def test_a_checkpoint_is_gone_on_with_for_the_same_lesson_only(
+    rows, vocabulary, tmp_path
+):
+    sources, targets = rows
+    recipe = tiny.recipe(1_000, group_by="source")
+    how = {"architecture": SMALLER, "folder": tmp_path}
+    distil("untaught", sources, targets, vocabulary, recipe, **how)
+    distil("untaught", sources, targets, vocabulary, recipe, **how)  # goes on
+    others = [("sequence", targets), ("untaught", targets[::-1])]
+    for method, told in others:
+        with pytest.raises(KdcourseError, match="another method or on other data"):
+            distil(method, sources, told, vocabulary, recipe, **how)
+
+
+def test_a_checkpoint_from_before_tasks_were_kept_is_gone_on_with(
+    rows, vocabulary, tmp_path
+):
+    examples = [Example([5, 0], [5, 0])]
+    first = Trainer(
+        build_model(SMALLER, vocabulary, 1),
+        tiny.recipe(),
+        lambda e: examples,
+        folder=tmp_path,
+        task="a",
+    )
+    first.save()
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del saved["task"]
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    assert first.resume()
+
+
+@pytest.mark.parametrize("method", ["shuffled", "self"])
+def test_a_live_teacher_is_refused_where_another_one_is_meant(
+    method, rows, vocabulary, teacher
+):
+    recipe = tiny.recipe(group_by="source")
+    with pytest.raises(KdcourseError, match="was given teacher"):
+        distil(method, *rows, vocabulary, recipe, teacher=teacher)
+
+
+def test_nothing_to_learn_from_is_explained(vocabulary):
+    with pytest.raises(KdcourseError, match="no sources"):
+        distil("untaught", [], [], vocabulary, tiny.recipe(group_by="source"))

@@ -280,3 +280,11 @@ def test_a_student_may_be_taught_by_its_own_twin(tiny_world):  # noqa: F811
     assert own.shape == other.shape == misled.shape
     assert not own.log_probs.equal(other.log_probs)
     assert not misled.log_probs.equal(other.log_probs)
+
+
+@pytest.mark.parametrize("command", ["evidence", "context"])
+@pytest.mark.parametrize("name", ["word-js", "foo-1", "twins-1", "7", "word-"])
+def test_a_student_of_no_such_name_is_explained(command, name, tmp_path, capsys):
+    assert main([command, "--folder", str(tmp_path), "--only", name]) == 1
+    told = capsys.readouterr().err
+    assert f"No student is called {name!r}" in told and "--only" in told

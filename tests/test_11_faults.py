@@ -10,6 +10,8 @@ import random
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tiny
@@ -639,3 +641,29 @@ def test_a_cache_without_memory_goes_on_with_less(teacher, tmp_path):
             run(100_000)
     assert not list(tmp_path.glob("*.part"))
     assert len(run(500).offsets) == len(sources) + 1
+
+
+def test_two_processes_on_one_store_share_its_work(tmp_path):
+    """The second waits for the first, and makes what that has left: nothing."""
+    made = []
+
+    def make(part):
+        made.append(part)
+        time.sleep(0.05)
+        return f"part {part}".encode()
+
+    def fill(store):
+        return store.fill(make, workers=2)
+
+    parts = {f"shard-{n}": n for n in range(6)}
+    stores = [
+        storage.Store(
+            tmp_path / "store", {"of": 1}, parts, maker="make", things="parts"
+        )
+        for _ in range(2)
+    ]
+    assert all(len(store.todo) == 6 for store in stores)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(fill, stores)
+    assert first == second and first["complete"]
+    assert sorted(made) == list(range(6))

@@ -316,3 +316,24 @@ def test_augmentation_is_reproducible_and_mostly_off():
     ]
     assert outs[0] == outs[1]
     assert Counter(out == rows[0] for out in outs[0])[True] > 150
+
+
+@pytest.mark.parametrize("late", ["weights", "vocabulary"])
+def test_a_killed_save_leaves_no_half_model(late, vocabulary, tmp_path, monkeypatch):
+    model = build_model(tiny.TINY, vocabulary, 1)
+
+    def killed(*given, **how):
+        raise KeyboardInterrupt
+
+    saving = {"weights": "save_file", "vocabulary": None}[late]
+    if saving:
+        monkeypatch.setattr("transformers.modeling_utils.safe_save_file", killed)
+    else:
+        monkeypatch.setattr(type(vocabulary), "save_pretrained", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(model, vocabulary, tmp_path / "model")
+    assert not (tmp_path / "model" / "config.json").exists()
+    monkeypatch.undo()
+    save_model(model, vocabulary, tmp_path / "model")
+    load_model(tmp_path / "model")
+    assert not (tmp_path / "model" / "partial").exists()

@@ -10,22 +10,26 @@ from datasets import Dataset, DatasetDict, Features, Translation, Value
 
 import kdcourse.translation.pipeline as module
 from kdcourse.__main__ import main
+from kdcourse.errors import KdcourseError
+from kdcourse.translation import bench
 from kdcourse.translation.bench import throughput
 from kdcourse.translation.corpus import near_keys
 from kdcourse.translation.decoding import model_hash
 from kdcourse.translation.distil import METHODS
 from kdcourse.translation.examples import fixed_examples
-from kdcourse.translation.labelling import Labels
+from kdcourse.translation.labelling import Labels, source_key
 from kdcourse.translation.measure import (
     READING,
     Measurement,
     chosen_models,
+    model_card,
     ship,
     verdict,
     write_json,
 )
 from kdcourse.translation.models import build_model, load_model
 from kdcourse.translation.pipeline import Pipeline, read_recipe
+from kdcourse.translation.training import IGNORE, collate
 
 
 def split(count, seed, language="es"):
@@ -287,7 +291,21 @@ def test_the_shipped_recipes_name_one_student_under_a_tenth():
     assert teacher["architecture"]["d_model"] > student["architecture"]["d_model"]
 
 
-def test_throughput_counts_real_tokens_on_both_sides(tmp_path):
+def test_pads_are_no_tokens_in_either_trainers_rate():
+    vocabulary = tiny.vocabulary()
+    sources = ["open door", "open door turn light close window"]
+    examples = fixed_examples(sources, sources, vocabulary)
+    real = sum(len(e.target) for e in examples)
+    rows = [{"input_ids": e.source, "labels": e.target} for e in examples]
+    counter = bench._Counter(vocabulary, label_pad_token_id=IGNORE)
+    counter.counts = []
+    padded = counter(rows)["labels"].numel()
+    assert counter.counts == [real] and real < padded
+    batch = collate(examples, vocabulary.pad_token_id)
+    assert batch.tokens == real and batch.labels.numel() == padded
+
+
+def test_throughput_is_measured_on_both_sides(tmp_path):
     vocabulary = tiny.vocabulary()
     vocabulary.save_pretrained(tmp_path)
     examples = fixed_examples(*tiny.pairs(400), vocabulary)
@@ -313,3 +331,37 @@ def test_the_shipped_student_is_the_one_that_the_recipe_compares(tiny_world):
         "untaught": "untaught-1",
         "student": "word-1",
     }
+
+
+def test_a_model_of_another_recipe_is_not_taken_for_this_one(tiny_world):
+    pipeline = Pipeline(tiny_world)
+    pipeline.train_teacher(), pipeline.train_student("untaught", 1)
+    changed = Pipeline(tiny_world)
+    changed.student_recipe["training"]["budget_tokens"] = 4_000
+    with pytest.raises(KdcourseError, match="made by another recipe .*4000"):
+        changed.train_student("untaught", 1)
+    changed.teacher_recipe["training"]["budget_tokens"] = 4_000
+    with pytest.raises(KdcourseError, match="teacher was made by another recipe"):
+        changed.train_teacher()
+
+
+def test_each_reference_has_the_candidate_nearest_to_it(tiny_world, monkeypatch):
+    pipeline = Pipeline(tiny_world)
+    pipeline.student_data = ["Clean", "Clean"], ["Limpiar", "Limpio"]
+    key, found = source_key("Clean"), ["Limpio", "Limpiar"]
+    labels = Labels({}, {key: found[0]}, {key: found})
+    monkeypatch.setattr(pipeline, "label", lambda n: labels)
+    assert pipeline.targets("interpolation") == ["Limpiar", "Limpio"]
+
+
+def test_the_card_names_the_recipes_seed(tiny_world, tmp_path):
+    pipeline = Pipeline(tiny_world)
+    folder = pipeline.train_teacher()
+    test = {"bleu": 1.0, "chrf": 2.0}
+    record = {
+        "teacher": {"parameters": 7, "test": test},
+        "manifest": {"data_sha256": "d"},
+        "signatures": {},
+    }
+    card = model_card(pipeline, record, "teacher", folder)
+    assert card["seed"] == pipeline.teacher_recipe["training"]["seed"] != 1

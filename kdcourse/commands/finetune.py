@@ -14,6 +14,10 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 METHODS = ("untaught", "smoothing", "word", "word-rkl", "word-js", "word-tvd")
 METHODS += ("word-skew", "sequence", "both", "on-policy")
@@ -51,24 +55,41 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, save, and say where the model is."""
+    from kdcourse.translation.corpus import load_corpus
     from kdcourse.translation.decoding import model_folder, text_files
     from kdcourse.translation.models import save_model
+    from kdcourse.translation.shield import KNOWN_FILE
+    from kdcourse.translation.trainer_data import sides
 
-    trainer = open_trainer(args)
+    data = load_corpus(args.corpus, args.target, source=args.source)
+    trainer = open_trainer(args, data)
     _keep_settings(args, trainer.args.should_save)
     trainer.train(resume_from_checkpoint=True)
     if trainer.is_world_process_zero():
         out = save_model(trainer.model, trainer.vocabulary, args.out / "model")
         for path in text_files(model_folder(args.model)):
-            if path.name != "tokenizer.json":
+            if path.name not in ("tokenizer.json", KNOWN_FILE):
                 shutil.copyfile(path, out / path.name)
+        keep_known_words(args, out, sides(data["train"], (args.source, args.target))[0])
         print(f"The model is in {out}")
     return 0
 
 
-def open_trainer(args: argparse.Namespace):
+def keep_known_words(args: argparse.Namespace, out: Path, sources: list[str]) -> None:
+    """List what the model has seen: these sources, and what it knew before.
+
+    A model that came without a list, from the Hub, has seen far more: it gets none.
+    """
+    from kdcourse.translation.decoding import model_folder
+    from kdcourse.translation.shield import NameShield, write_known_words
+
+    before = None if args.fresh else NameShield.load(model_folder(args.model))
+    if args.fresh or before:
+        write_known_words(out, sources, known=before.known if before else ())
+
+
+def open_trainer(args: argparse.Namespace, data: DatasetDict):
     """The ``DistillationTrainer`` of the command line."""
-    from kdcourse.translation.corpus import load_corpus
     from kdcourse.translation.decoding import model_folder
     from kdcourse.translation.models import STUDENT, build_model, load_model
     from kdcourse.translation.trainer import DistillationTrainer, arguments
@@ -78,7 +99,6 @@ def open_trainer(args: argparse.Namespace):
     folder = model_folder(args.model)
     vocabulary = load_vocabulary(folder)
     fresh = args.fresh and build_model(STUDENT, vocabulary, args.seed)
-    data = load_corpus(args.corpus, args.target, source=args.source)
     recipe = Recipe(
         0,
         peak_learning_rate=args.learning_rate,

@@ -207,8 +207,8 @@ class TorchTranslator(SearchTranslator):
         from .models import load_model
 
         folder = check_model(folder)
-        super().__init__(load_vocabulary(folder), beam, threads)
         with reading(folder):
+            super().__init__(load_vocabulary(folder), beam, threads)
             self.model = load_model(folder)
 
     def search_many(self, batch: list[Source], count: int) -> list[list[list[int]]]:
@@ -262,7 +262,8 @@ class CTranslate2Translator(SearchTranslator):
         import ctranslate2
 
         folder = check_model(folder)
-        super().__init__(load_vocabulary(folder), beam, threads)
+        with reading(folder):
+            super().__init__(load_vocabulary(folder), beam, threads)
         self.folder = converted_model(folder, compute_type, cache)
         self.compute_type = compute_type
         with torch_threads_kept():  # both share OpenMP, where this sets the number
@@ -307,7 +308,6 @@ def torch_threads_kept() -> Iterator[None]:
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
     """Read a model: no bar of its own, and an error that says what to do."""
-    from safetensors import SafetensorError
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -315,7 +315,9 @@ def reading(folder: Path) -> Iterator[None]:
     try:
         with without_advice():
             yield
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except Exception as error:
+        if not is_damage(error):
+            raise
         raise KdcourseError(
             f"The model in {folder} cannot be read: {error}",
             wanted="a MarianMTModel folder as save_model() writes it, whole",
@@ -324,6 +326,20 @@ def reading(folder: Path) -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether a file was there and made no sense; a full disk or a kill is another.
+
+    transformers raises an OSError without a number where config.json is cut, and
+    tokenizers a bare Exception for tokenizer.json.
+    """
+    from safetensors import SafetensorError
+
+    if isinstance(error, OSError):
+        return error.errno is None
+    told = (SafetensorError, ValueError, TypeError, KeyError, RuntimeError)
+    return isinstance(error, told) or type(error) is Exception
 
 
 def check_model(model: str | Path) -> Path:

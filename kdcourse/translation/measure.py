@@ -21,6 +21,7 @@ from .labelling import filter_labels
 from .models import Architecture, count_parameters, load_model
 from .pipeline import LABELS, Pipeline
 from .sources import file_hash
+from .storage import write_whole
 from .training import fastest_precision
 
 READING = "test.json"
@@ -48,6 +49,7 @@ def manifest(pipeline: Pipeline) -> dict:
     return {
         "code_sha256": code_hash(),
         "data_sha256": pipeline.data_hash,
+        "teacher_sha256": model_hash(pipeline.train_teacher()),
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": machine(),
@@ -158,13 +160,15 @@ class Measurement:
         """
         targets, faults = self.run.distilled_targets()
         own, references = self.run.sides("train")
+        labels = self.run.label()
+        said = [labels[source] for source in own]
         examples = zip(self.run.student_data[0][:2000], targets[:2000], strict=True)
         signals = self.run.signals(*map(list, zip(*examples, strict=True)))
         return {
-            "rows": len(self.run.label()),
+            "rows": len(labels),
             "faults": dict(faults),
             "kept_mass": signals.kept_mass,
-            "reference_bleu": score(targets[: len(own)], references).bleu,
+            "reference_bleu": score(said, references).bleu,
             "unlabelled": self.unlabelled(),
         }
 
@@ -282,7 +286,7 @@ def model_card(pipeline: Pipeline, record: dict, label: str, folder: Path) -> di
         **provenance(folder, record),
         "method": method,
         "recipe": recipe,
-        "seed": 1,
+        "seed": recipe["training"].get("seed", 1),
         "beam": 4 if label == "teacher" else 1,
         "test": entry["test"],
         "signatures": record["signatures"],
@@ -301,10 +305,9 @@ def provenance(folder: Path, record: dict) -> dict:
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write readable JSON, the numbers at a precision that means something."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write readable JSON, whole, the numbers at a precision that means something."""
     text = json.dumps(_rounded(value), indent=1, ensure_ascii=False, sort_keys=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, f"{text}\n".encode())
 
 
 def _rounded(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -259,17 +260,27 @@ def save_model(
     folder: str | Path,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
-    """Write weights, configuration and vocabulary so that any runtime reads them."""
+    """Write weights, configuration and vocabulary so that any runtime reads them.
+
+    All is written beside its place first, and config.json takes its own last: where it
+    stands, the model is whole, whenever the program was killed.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
     # One copy for each storage, so that tied matrices stay tied and are written once.
     copies: dict[int, torch.Tensor] = {}
     state = {
         name: copies.setdefault(value.data_ptr(), value.to(dtype))
         for name, value in model.state_dict().items()
     }
-    model.save_pretrained(folder, state_dict=state)
-    vocabulary.save_pretrained(folder)
+    try:
+        model.save_pretrained(partial, state_dict=state)
+        vocabulary.save_pretrained(partial)
+        for path in sorted(partial.iterdir(), key=lambda p: p.name == "config.json"):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

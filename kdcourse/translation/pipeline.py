@@ -13,7 +13,7 @@ import random
 import shutil
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import MarianMTModel, PreTrainedTokenizerFast
 
+from ..errors import KdcourseError
 from .caching import SignalCache, cache_corpus, cache_signals
 from .corpus import Row, content_hash, load_corpus
 from .decoding import SearchTranslator, TorchTranslator, model_folder
@@ -50,7 +51,7 @@ from .labelling import (
 from .models import Architecture, build_model, grow, load_model, save_model, shrink
 from .shield import write_known_words
 from .sources import apps_wheel
-from .storage import read_manifest, write_whole
+from .storage import alone, read_manifest, write_whole
 from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
 from .unlabelled import Held, unlabelled
 from .vocabulary import load_vocabulary, train_vocabulary
@@ -59,7 +60,14 @@ from .vocabulary import load_vocabulary, train_vocabulary
 LABELS = {"labels": "", "labels-unlabelled": "-unlabelled"}
 ASSETS = Path(str(resources.files("kdcourse"))) / "assets"
 CURVE = "curve.json"  # of a teacher that was not trained here
+MADE_BY = "made_by.json"  # the recipe of a finished model
 WIDE = ("wide", "copied")  # of the teacher's width: from scratch, or with its layers
+
+
+def made_by(settings: dict) -> dict:
+    """The parts of a recipe that make one model what it is."""
+    parts = ("architecture", "data", "labels", "training")
+    return {part: settings[part] for part in parts if part in settings}
 
 
 def read_recipe(name: str) -> dict:
@@ -131,8 +139,19 @@ class Pipeline:
         """What students read: the training split and rows with exchanged names."""
         data = self.student_recipe["data"]
         return with_invented_names(
-            *self.sides("train"), copies=data["invented_names"], seed=data["seed"]
+            *self.sides("train"),
+            copies=data["invented_names"],
+            seed=data["seed"],
+            held=self.held.keys,
         )
+
+    @cached_property
+    def held(self) -> Held:
+        """What nobody may read in training: the other splits and their components."""
+        splits = [self.corpus[name] for name in ("validation", "test")]
+        contexts = [context for split in splits for context in split["context"]]
+        sources = [pair["en"] for split in splits for pair in split["translation"]]
+        return Held((context.split(" ")[0] for context in contexts), sources)
 
     def rows(self) -> list[Row]:
         """The training split as rows."""
@@ -151,13 +170,14 @@ class Pipeline:
         if shipped and not self.is_trained("teacher"):
             return model_folder("teacher")
         teacher, base = self.teacher_recipe, self.teacher_recipe["base"]
-        if not self.is_trained("base") and not self.is_trained("teacher"):
+        whole = self._is_made("teacher", made_by(teacher))
+        if not whole and not self._is_made("base", made_by(base)):
             seed = base["training"]["seed"]
             model = build_model(
                 Architecture(**base["architecture"]), self.vocabulary, seed
             )
             self._train_on_references("base", model, base)
-        if not self.is_trained("teacher"):
+        if not whole:
             model = grow(
                 load_model(self.folder / "base" / "model"),
                 self.vocabulary,
@@ -172,8 +192,11 @@ class Pipeline:
         Nothing happens where the folder has a teacher. Translations of other sources
         than this recipe's are left where they are.
         """
-        if self.is_trained("teacher"):
-            return
+        with alone(self.folder / "teacher"):
+            if not self.is_trained("teacher"):
+                self._copy_shipped_teacher()
+
+    def _copy_shipped_teacher(self) -> None:
         place = self.folder / "teacher"
         partial = place / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -191,9 +214,10 @@ class Pipeline:
                 shutil.copytree(shipped, self.folder / made, dirs_exist_ok=True)
         partial.rename(place / "model")  # last: from now on the folder has a teacher
 
-    def _save(self, model: MarianMTModel, name: str) -> None:
-        """Keep a finished model; the words it has seen first, its config.json last."""
+    def _save(self, model: MarianMTModel, name: str, made: dict) -> None:
+        """Keep a finished model: what made it, the words it has seen, then itself."""
         folder = self.folder / name / "model"
+        write_whole(self.folder / name / MADE_BY, json.dumps(made, indent=1).encode())
         write_known_words(folder, self.sides("train")[0])
         save_model(model, self.vocabulary, folder)
 
@@ -201,19 +225,46 @@ class Pipeline:
         """Whether a model of this run is finished."""
         return (self.folder / name / "model" / "config.json").is_file()
 
+    def _is_made(self, name: str, settings: dict) -> bool:
+        """Whether a model is finished, and by these settings.
+
+        Raises:
+            KdcourseError: others made it.
+        """
+        path = self.folder / name / MADE_BY
+        if not self.is_trained(name) or not path.is_file():
+            return self.is_trained(name)
+        before = json.loads(path.read_text("utf-8"))
+        other = [n for n in {*before, *settings} if before.get(n) != settings.get(n)]
+        if other:
+            told = "; ".join(
+                f"{n}: {before.get(n)} for {settings.get(n)}" for n in sorted(other)
+            )
+            raise KdcourseError(
+                f"{self.folder / name} was made by another recipe ({told}).",
+                wanted="one recipe for all that is compared in a folder",
+                todo="Name another --folder, or delete this one to train it anew.",
+            )
+        return True
+
     def _train_on_references(self, name, model, settings) -> None:
         recipe = Recipe(**settings["training"])
         with token_bar(name, recipe.budget_tokens) as bar:
             trainer = Trainer(
                 model,
                 recipe,
-                SampledEpochs(self.rows(), self.vocabulary, **settings["data"]),
+                SampledEpochs(
+                    self.rows(),
+                    self.vocabulary,
+                    held=self.held.keys,
+                    **settings["data"],
+                ),
                 folder=self.folder / name,
                 validate=self.validator(),
                 validate_every=1_000_000,
                 progress=bar,
             )
-            self._save(trainer.run(), name)
+            self._save(trainer.run(), name, made_by(settings))
 
     def label(self, candidates: int = 1, search: str = "beam") -> Labels:
         """Let the teacher translate all that students read; resumes after a kill."""
@@ -242,25 +293,17 @@ class Pipeline:
         """
         labels = self.label()
         faults = filter_labels(self.student_data[0], labels)[1]
-        return self._where_sound(labels.__getitem__), faults
+        return self._where_sound(labels[s] for s in self.student_data[0]), faults
 
-    def _where_sound(self, translation: Callable[[str], str]) -> list[str]:
-        pairs = zip(*self.student_data, strict=True)
-        return [r if fault(s, t := translation(s)) else t for s, r in pairs]
+    def _where_sound(self, translations: Iterable[str]) -> list[str]:
+        """These translations, one a row; the reference where one is unsound."""
+        rows = zip(*self.student_data, translations, strict=True)
+        return [r if fault(s, t) else t for s, r, t in rows]
 
     @cached_property
     def unlabelled_text(self) -> list[str]:
         """English of the corpus's own programs that nobody has translated."""
-        splits = [self.corpus[name] for name in ("validation", "test")]
-        held = Held(
-            (context.split(" ")[0] for split in splits for context in split["context"]),
-            (
-                source
-                for name in ("validation", "test")
-                for source in self.sides(name)[0]
-            ),
-        )
-        return unlabelled(apps_wheel(), self.sides("train")[0], held)
+        return unlabelled(apps_wheel(), self.sides("train")[0], self.held)
 
     def label_unlabelled(self) -> Labels:
         """Let the teacher translate the unlabelled English; resumes after a kill."""
@@ -280,11 +323,10 @@ class Pipeline:
         if kind == "beam":
             return self.distilled_targets()[0]
         if kind == "samples":
-            return self._where_sound(self.label(1, "samples").__getitem__)
-        nearest = interpolate(
-            sources, references, self.label(self.student_recipe["labels"]["beam"])
-        )
-        return self._where_sound(dict(zip(sources, nearest, strict=True)).__getitem__)
+            labels = self.label(1, "samples")
+            return self._where_sound(labels[source] for source in sources)
+        labels = self.label(self.student_recipe["labels"]["beam"])
+        return self._where_sound(interpolate(sources, references, labels))
 
     def lesson(self, told: Method) -> tuple[list[str], list[str]]:
         """What a method's student reads and what it shall say: sources and targets."""
@@ -297,9 +339,9 @@ class Pipeline:
     def train_student(self, method: str, seed: int) -> Path:
         """Train one student; returns its model folder."""
         name = f"{method}-{seed}"
-        if not self.is_trained(name):
-            wide = self.student_recipe["wide"] if method in WIDE else {}
-            settings = self.student_recipe | wide
+        wide = self.student_recipe["wide"] if method in WIDE else {}
+        settings = self.student_recipe | wide
+        if not self._is_made(name, made_by(settings)):
             recipe = Recipe(**settings["training"], seed=seed)
             architecture = Architecture(**settings["architecture"])
             told = METHODS["untaught" if method in WIDE else method]
@@ -321,7 +363,7 @@ class Pipeline:
                     validate_every=settings.get("validate_every", 1_000_000),
                     progress=bar,
                 )
-            self._save(model, name)
+            self._save(model, name, made_by(settings))
         return self.folder / name / "model"
 
     def _copied(self, architecture: Architecture) -> MarianMTModel:
@@ -362,8 +404,16 @@ class Pipeline:
             workers=torch.get_num_threads(),
         )
 
-    def signals(self, sources: list[str], targets: list[str]) -> SignalCache:
-        """The teacher's k best answers for each token of these targets."""
+    def signals(
+        self,
+        sources: list[str],
+        targets: list[str],
+        teacher: MarianMTModel | None = None,
+    ) -> SignalCache:
+        """The teacher's k best answers for each token of these targets.
+
+        ``teacher`` is this run's, where it is in memory already.
+        """
         examples = [
             Example(s, t)
             for s, t in zip(
@@ -374,7 +424,7 @@ class Pipeline:
         ]
         with token_bar("signals", sum(len(e.target) for e in examples)) as bar:
             return cache_signals(
-                load_model(self.train_teacher()),
+                teacher or load_model(self.train_teacher()),
                 examples,
                 self.student_recipe["labels"]["k"],
                 precision=fastest_precision(),

@@ -20,9 +20,9 @@ def own_outputs(model: MarianMTModel, batch: Batch, *, sample: bool = True) -> B
     ``sample=True`` draws y_t ~ Pr(· | y_<t, z) at temperature 1 from the whole
     vocabulary (an ancestral sample: y ~ Pr(· | z), exactly); else each y_t is the most
     probable token. Labels end with EOS, or without one at the limit of twice the
-    source's length and ten; what follows EOS is -100. Dropout is off while it speaks
-    and the model's mode afterwards what it was; no gradient flows through the choice.
-    Randomness is torch's global generator, which a checkpoint keeps.
+    longest source's length and ten; what follows EOS is -100. Dropout is off while it
+    speaks and the model's mode afterwards what it was; no gradient flows through the
+    choice. Randomness is torch's global generator, which a checkpoint keeps.
     """
     training, pad = model.training, model.config.pad_token_id
     limit = min(MAX_TOKENS, 2 * batch.input_ids.shape[1] + 10)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .augmentation import NAME
 from .corpus import PLACEHOLDER
+from .storage import write_whole
 
 KNOWN_FILE = "known_words.txt"
 # Placeholders that stand in the place of a name; chosen once, on the validation split.
@@ -86,10 +87,10 @@ def restore(translation: str, names: dict[str, str]) -> str | None:
     return translation
 
 
-def write_known_words(folder: str | Path, texts: Iterable[str]) -> None:
-    """List the words of the training sources beside a model, once."""
-    path = Path(folder) / KNOWN_FILE
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        words = {word for text in texts for word in WORD.findall(text)}
-        path.write_text("\n".join(sorted(words)) + "\n", encoding="utf-8")
+def write_known_words(
+    folder: str | Path, texts: Iterable[str], known: Iterable[str] = ()
+) -> None:
+    """List the words of the training sources beside a model, and ``known`` ones."""
+    words = {word for text in texts for word in WORD.findall(text)} | {*known} - {""}
+    text = "\n".join(sorted(words)) + "\n"
+    write_whole(Path(folder) / KNOWN_FILE, text.encode())

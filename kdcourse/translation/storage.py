@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import BinaryIO
 
+import filelock
+
 from ..errors import KdcourseError
 
 MANIFEST = "manifest.json"
@@ -54,13 +56,17 @@ def writing_whole(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
             partial.unlink(missing_ok=True)
         refusal = _refusal(error)
         if refusal:
-            raise KdcourseError(
-                f"{path} cannot be written: {refusal.strerror or refusal}.",
-                wanted="a folder with room and the right to write",
-                todo="Name another folder, or free some space, and run again: what was "
-                "finished before is kept.",
-            ) from error
+            raise _not_writable(path, refusal) from error
         raise
+
+
+def _not_writable(path: Path, refusal: OSError) -> KdcourseError:
+    return KdcourseError(
+        f"{path} cannot be written: {refusal.strerror or refusal}.",
+        wanted="a folder with room and the right to write",
+        todo="Name another folder, or free some space, and run again: what was "
+        "finished before is kept.",
+    )
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
@@ -74,6 +80,26 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; errors as ``writing_whole``."""
     with writing_whole(path) as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """One process at a time: another that wants the same place waits.
+
+    Raises:
+        KdcourseError: the lock cannot be written beside the place.
+    """
+    path = place.with_name(place.name + ".lock")
+    lock = filelock.FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as refusal:
+        raise _not_writable(path, refusal) from refusal
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_intact(path: Path, digest: str) -> bool:
@@ -158,17 +184,22 @@ class Store:
         things: str,
         sealed: bool = True,
     ):
-        self.folder, self.wanted = Path(folder), wanted
-        found = read_manifest(self.folder, (), maker, sealed=sealed)
+        self.folder, self.wanted, self.parts = Path(folder), wanted, parts
+        self.maker, self.things, self.sealed = maker, things, sealed
+        self._look()
+
+    def _look(self) -> None:
+        """What of the parts is there, and what is left to make."""
+        found = read_manifest(self.folder, (), self.maker, sealed=self.sealed)
         if found is not None:
-            self._check_same(found, things)
+            self._check_same(found, self.things)
         shards = {} if found is None else found["shards"]
         self.shards = {
             name: digest
             for name, digest in shards.items()
-            if name in parts and is_intact(self.folder / name, digest)
+            if name in self.parts and is_intact(self.folder / name, digest)
         }
-        self.todo = {n: part for n, part in parts.items() if n not in self.shards}
+        self.todo = {n: p for n, p in self.parts.items() if n not in self.shards}
 
     def _check_same(self, found: dict, things: str) -> None:
         kept = {n: v for n, v in found.items() if n not in ("complete", "shards")}
@@ -190,9 +221,14 @@ class Store:
 
         Each shard is on disk before the manifest names it: at whatever moment the run
         is killed, the folder holds intact shards only, and the next run needs to make
-        but the others.
+        but the others. A second process on the same folder waits for the first, and
+        makes what that has left.
         """
+        with alone(self.folder) if self.todo else contextlib.nullcontext():
+            self._look()
+            return self._fill(make, workers)
 
+    def _fill(self, make: Callable[[object], bytes], workers: int) -> dict:
         def make_and_write(name: str) -> tuple[str, str]:
             data = make(self.todo[name])
             write_whole(self.folder / name, data)

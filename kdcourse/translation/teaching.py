@@ -13,7 +13,7 @@ from ..theory.divergences import FROM_LOG_PROBS
 from ..theory.losses import distillation_loss
 from ..theory.signals import Dense, Signal
 from .caching import SignalCache
-from .distil import Method
+from .distil import Method, check_answers
 from .losses import smoothed_loss
 from .training import Batch, reference_loss, token_logits
 
@@ -44,13 +44,12 @@ class Teaching:
         if method.divergence is not None:
             check_choice("divergence", method.divergence, FROM_LOG_PROBS)
         answers = [n for n in ("signals", "teacher") if getattr(self, n) is not None]
-        wanted = [["teacher"]] if method.share else [["signals"], ["teacher"]]
-        if answers not in (wanted if method.divergence else [[]]):
+        check_answers(method, answers)
+        if method.share and self.signals is not None:
             raise KdcourseError(
-                f"The method was given {' and '.join(answers) or 'no teacher'}.",
-                wanted="teacher= for on-policy; teacher= or signals= for any other "
-                "divergence; neither where only sequences teach",
-                todo="Pass the teacher, or signals made with cache_corpus().",
+                "Signals were given beside a teacher that answers live.",
+                wanted="the teacher alone: it answers for data and samples alike",
+                todo="Leave signals= out.",
             )
 
     def loss(self, logits: torch.Tensor, batch: Batch, own: bool) -> torch.Tensor:

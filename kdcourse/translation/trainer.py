@@ -85,7 +85,7 @@ class DistillationTrainer(Seq2SeqTrainer):
         eval_dataset: likewise. Its loss is always -log Pr^s of a reference token, in
             nats, whatever the method, so that methods can be compared.
         processing_class: the student's vocabulary.
-        method: a name of ``distil.METHODS``, or a ``Method``.
+        method: a name of ``distil.METHODS`` but "interpolation", or a ``Method``.
         teacher: a model, or its folder, that answers live.
         signals: the folder of ``cache_corpus``, whose answers are found by a hash of
             source and target; or a ``SignalCache``, found by the data's column
@@ -160,6 +160,13 @@ class DistillationTrainer(Seq2SeqTrainer):
                 f"{'are missing' if labels is None else 'were given'}.",
                 wanted="labels= for the targets of a teacher, none for references",
                 todo="Pass Labels.load(FOLDER), or a dictionary from source to target.",
+            )
+        if method.targets == "interpolation":
+            raise KdcourseError(
+                "This trainer takes one translation of a source, and interpolation "
+                "chooses among several.",
+                wanted="data whose targets are the chosen ones, and method='untaught'",
+                todo="Make them with kdcourse.translation.interpolation.interpolate().",
             )
         if labels is not None:
             targets = relabelled(sources, labels)

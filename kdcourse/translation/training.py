@@ -143,7 +143,7 @@ def token_batches(
         groups[-1].append(i)
         filled += sizes[i]
     rng.shuffle(groups)
-    for group in groups:
+    for group in groups if examples else []:
         yield collate([examples[i] for i in group], pad)
 
 
@@ -248,6 +248,8 @@ class Trainer:
     nothing but its number; ``loss(logits, batch)`` gets the logits (N, V) of the
     real tokens and is summed over them. ``rewrite(model, batch)``, where given,
     exchanges the targets of a batch before each step, for the student's own samples.
+    ``task`` stands for all of these: only the checkpoint of an equal one is gone on
+    with.
     """
 
     def __init__(
@@ -264,13 +266,14 @@ class Trainer:
         save_seconds: float = 180.0,
         report: Callable[[dict], None] | None = None,
         progress: Callable[[int], None] | None = None,
+        task: str = "",
     ):
         self.model, self.recipe, self.epoch_examples = model, recipe, epoch_examples
         self.loss, self.rewrite = loss or reference_loss, rewrite
         self.folder = Path(folder) if folder else None
         self.validate, self.validate_every = validate, validate_every
         self.save_seconds, self.report = save_seconds, report
-        self.progress = progress
+        self.progress, self.task = progress, task
         self.precision = (
             fastest_precision() if recipe.precision == "auto" else recipe.precision
         )
@@ -481,6 +484,7 @@ class Trainer:
                     "rng": torch.get_rng_state(),
                     "recipe": asdict(self.recipe),
                     "precision": self.precision,
+                    "task": self.task,
                 },
                 file,
             )
@@ -493,10 +497,12 @@ class Trainer:
         A damaged checkpoint is told of in a warning and put aside, and the one before
         it is used: training is exact, so it ends with the same weights all the same.
         A lower ``batch_tokens`` than the checkpoint's is accepted, for a machine with
-        too little memory: the epoch then begins anew. Any other recipe is an error.
+        too little memory: the epoch then begins anew. Any other recipe or task is an
+        error.
 
         Raises:
-            KdcourseError: no checkpoint can be read, or it is of another recipe.
+            KdcourseError: no checkpoint can be read, or it is of another recipe
+                or task.
         """
         saved = self._checkpoint()
         if saved is None:
@@ -542,9 +548,12 @@ class Trainer:
         given = f"another recipe: {old}"
         if old | {"batch_tokens": 0} == new | {"batch_tokens": 0} and smaller:
             shapes = [[w.shape for w in ws] for ws in (saved["weights"], self.weights)]
-            if shapes[0] == shapes[1]:
+            same_task = saved.get("task", self.task) == self.task
+            if shapes[0] == shapes[1] and same_task:
                 return
             given, new = "a model of other sizes", "the very architecture"
+            if shapes[0] == shapes[1]:
+                given, new = "another method or on other data", "the same lesson"
         raise KdcourseError(
             f"{self.folder / CHECKPOINT} was made by {given}.",
             wanted=f"this one: {new}",

@@ -297,8 +297,8 @@ def load_context() -> dict:
     if not path.is_file():
         raise KdcourseError(
             f"There is no recorded run of context distillation: {path} is missing.",
-            wanted="the record that the full run writes, an hour of one core",
-            todo="Run python -m kdcourse context --folder runs --ship.",
+            wanted="the record that the full run writes, half an hour of one core",
+            todo="Run python -m kdcourse context --ship.",
         )
     record = json.loads(path.read_text("utf-8"))
     for found in record["hits"].values():
