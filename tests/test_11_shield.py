@@ -94,10 +94,10 @@ def test_a_model_folder_brings_its_shield_and_labels_go_without(tmp_path, monkey
     assert opened == [{"shield": False}]
 
 
-def test_what_is_known_is_written_once(tmp_path):
-    write_known_words(tmp_path, ["b a", "a c"])
-    write_known_words(tmp_path, ["other"])
-    assert (tmp_path / shield.KNOWN_FILE).read_text("utf-8") == "a\nb\nc\n"
+def test_what_is_known_is_listed_once_and_in_order(tmp_path):
+    write_known_words(tmp_path, ["other"])  # a list is replaced, not gone on with
+    write_known_words(tmp_path, ["b a", "a c"], known=["d", "b", ""])
+    assert (tmp_path / shield.KNOWN_FILE).read_text("utf-8") == "a\nb\nc\nd\n"
 
 
 def test_the_example_in_the_docstring():

@@ -687,8 +687,8 @@ def test_a_teacher_whose_vocabulary_only_has_the_same_size(vocabulary, data, tmp
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"method": "word"}, "no teacher"),
-        ({"method": "on-policy"}, "no teacher"),
+        ({"method": "word"}, "no answers of a teacher"),
+        ({"method": "on-policy"}, "no answers of a teacher"),
         ({"method": "sequence"}, "labels are missing"),
         ({"labels": {}}, "labels were given"),
         ({"method": "sequence", "labels": {"turn": "gira"}}, "label"),
