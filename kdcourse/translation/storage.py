@@ -224,7 +224,9 @@ class Store:
         but the others. A second process on the same folder waits for the first, and
         makes what that has left.
         """
-        with alone(self.folder) if self.todo else contextlib.nullcontext():
+        if not self.todo:  # all is there and was verified: nothing to wait for
+            return self._fill(make, workers)
+        with alone(self.folder):
             self._look()
             return self._fill(make, workers)
 
