@@ -14,9 +14,11 @@ from kdcourse.translation.caching import cache_signals
 from kdcourse.translation.corpus import near_keys
 from kdcourse.translation.distil import (
     METHODS,
+    Curriculum,
     StudentEpochs,
     distil,
     encode_targets,
+    task_of,
     with_invented_names,
     word_loss,
 )
@@ -144,6 +146,7 @@ def test_every_method_starts_from_the_same_weights(
         assert not torch.equal(ends[one], ends[other]), (one, other)
     assert torch.equal(ends["untaught"], ends["sequence"])
     assert torch.equal(ends["word"], ends["both"])
+    assert torch.equal(ends["both"], ends["unlabelled"])
 
 
 def test_every_method_reads_the_same_rows_in_the_same_order(vocabulary, rows):
@@ -159,6 +162,25 @@ def test_every_method_reads_the_same_rows_in_the_same_order(vocabulary, rows):
     ]
     assert orders[0] == orders[1]
     assert [e.source for e in twins[0]] == [e.source for e in twins[1]]
+
+
+def test_a_curriculum_ends_with_the_jobs_own_rows(vocabulary, rows):
+    sources, targets = rows
+    ids, sampler = encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
+    epochs = StudentEpochs(sources, ids, sampler, Curriculum(100, general_epochs=2))
+    plain = StudentEpochs(sources, ids, sampler)
+    assert [len(epochs(epoch)) for epoch in range(4)] == [120, 120, 100, 100]
+    # The rows that are left are what they are without a curriculum, keys included.
+    for epoch in range(4):
+        assert epochs(epoch) == plain(epoch)[: len(epochs(epoch))]
+
+
+def test_a_curriculum_is_part_of_what_a_student_is_told(rows):
+    tasks = {
+        task_of(METHODS["unlabelled"], 0.0, *rows, curriculum)
+        for curriculum in (None, Curriculum(100, 2), Curriculum(100, 3))
+    }
+    assert len(tasks) == 3
 
 
 def test_the_budget_counts_target_tokens_for_every_method(

@@ -218,11 +218,15 @@ def test_the_teacher_grows_out_of_its_base(tiny_world):
 
 
 def test_unlabelled_text_is_read_by_its_own_method_alone(tiny_world, monkeypatch):
-    """The untaught twin reads the training rows; the taught one more, and no less."""
-    read = {}
+    """The untaught twin reads the training rows; the taught one more, and no less.
 
-    def spy(told, sources, targets, *rest, **options):
+    In the end it reads the training rows, too.
+    """
+    read, ends_with = {}, {}
+
+    def spy(told, sources, targets, *rest, curriculum, **options):
         read[told] = dict(zip(sources, targets, strict=True))
+        ends_with[told] = sources[: curriculum.own_rows] if curriculum else sources
         return build_model(tiny.TINY, pipeline.vocabulary, 1), []
 
     pipeline = Pipeline(tiny_world)
@@ -242,6 +246,7 @@ def test_unlabelled_text_is_read_by_its_own_method_alone(tiny_world, monkeypatch
     assert extra == set(sound)
     labels = Labels.load(tiny_world / "labels-unlabelled")
     assert all(more[source] == labels[source] for source in extra)
+    assert ends_with[METHODS["unlabelled"]] == ends_with[METHODS["untaught"]]
 
 
 def test_what_is_held_out_is_told_to_the_search_for_text(tiny_world, monkeypatch):

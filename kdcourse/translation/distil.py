@@ -20,7 +20,7 @@ interpolation  its candidates nearest the reference  -log Pr^s of the token
 samples        the teacher's samples                 -log Pr^s of the token
 both           the teacher's beam translations       KL(Pr^t ‖ Pr^s)
 on-policy      references and the student's samples  Jensen-Shannon
-unlabelled     beam translations, of more sources    -log Pr^s of the token
+unlabelled     beam translations, of more sources    KL(Pr^t ‖ Pr^s)
 =============  ====================================  ===============================
 
 All start from the same weights, read the same sources in the same order and stop at
@@ -93,7 +93,7 @@ METHODS = {
     "interpolation": Method("interpolation"),
     "samples": Method("samples"),
     "both": Method("beam", "forward_kl"),
-    "unlabelled": Method("beam", unlabelled=True),
+    "unlabelled": Method("beam", "forward_kl", unlabelled=True),
     "on-policy": Method(divergence="generalised_js", share=0.25),
 }
 
@@ -127,6 +127,23 @@ def with_invented_names(
     return [s for s, _ in pairs], [r for _, r in pairs]
 
 
+@dataclass(frozen=True)
+class Curriculum:
+    """General text first, then the job's own: the first ``own_rows`` of the rows.
+
+    All rows are read in the first ``general_epochs`` epochs, the own ones alone in the
+    epochs after them: general distillation, then task-specific distillation (Jiao et
+    al. 2020).
+    """
+
+    own_rows: int
+    general_epochs: int
+
+    def rows(self, epoch: int, total: int) -> int:
+        """How many of the ``total`` rows an epoch reads."""
+        return total if epoch < self.general_epochs else self.own_rows
+
+
 @dataclass
 class StudentEpochs:
     """Fixed targets, sources cut anew each epoch, which depends on its number alone."""
@@ -134,15 +151,16 @@ class StudentEpochs:
     sources: list[str]
     targets: list[list[int]]
     sampler: SubwordSampler
+    curriculum: Curriculum | None = None
 
     def __call__(self, epoch: int) -> list[Example]:
         """The examples of an epoch, in the order of the rows."""
-        rng = random.Random(f"student/{epoch}")
+        rng, rows = random.Random(f"student/{epoch}"), len(self.sources)
+        if self.curriculum:
+            rows = self.curriculum.rows(epoch, rows)
         return [
-            Example(self.sampler.encode(source, rng), target, key)
-            for key, (source, target) in enumerate(
-                zip(self.sources, self.targets, strict=True)
-            )
+            Example(self.sampler.encode(self.sources[key], rng), self.targets[key], key)
+            for key in range(rows)
         ]
 
 
@@ -158,6 +176,7 @@ def distil(
     alpha: float = 0.0,
     architecture: Architecture = STUDENT,
     start: MarianMTModel | None = None,
+    curriculum: Curriculum | None = None,
     **trainer_options,
 ) -> tuple[MarianMTModel, list[dict]]:
     """Train one student; return it with its learning curve.
@@ -169,8 +188,8 @@ def distil(
     it live, for the student's own samples, and may have signals for the data.
     ``recipe.seed`` fixes weights, dropout and order; ``alpha`` is the share of hard
     labels beside a divergence. The student is a fresh one of ``architecture``, or goes
-    on from ``start``. Further options go to ``Trainer``: folder, validate,
-    validate_every, report, progress.
+    on from ``start``; a ``curriculum`` lets it end with the job's own rows. Further
+    options go to ``Trainer``: folder, validate, validate_every, report, progress.
 
     Raises:
         KdcourseError: an unknown method, missing or superfluous answers of the
@@ -184,21 +203,26 @@ def distil(
         check_teacher(teacher, vocabulary)
     if signals is not None and signals.origin:
         check_origin(*signals.origin, vocabulary)
-    epochs = StudentEpochs(
-        sources, encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
-    )
+    ids, sampler = encode_targets(targets, vocabulary), SubwordSampler(vocabulary)
+    epochs = StudentEpochs(sources, ids, sampler, curriculum)
     model = start or build_model(architecture, vocabulary, recipe.seed)
     told = hooks(method, signals, teacher, alpha)
-    task = task_of(method, alpha, sources, targets)
+    task = task_of(method, alpha, sources, targets, curriculum)
     trainer = Trainer(model, recipe, epochs, task=task, **told, **trainer_options)
     return trainer.run(), trainer.history
 
 
 def task_of(
-    method: Method, alpha: float, sources: list[str], targets: list[str]
+    method: Method,
+    alpha: float,
+    sources: list[str],
+    targets: list[str],
+    curriculum: Curriculum | None = None,
 ) -> str:
     """SHA-256 of what a student is told: one that was told else is another student."""
-    lesson = json.dumps([asdict(method), alpha, sources, targets], ensure_ascii=False)
+    told = [asdict(method), alpha, sources, targets]
+    told += [asdict(curriculum)] if curriculum else []
+    lesson = json.dumps(told, ensure_ascii=False)
     return hashlib.sha256(lesson.encode()).hexdigest()
 
 

@@ -32,6 +32,7 @@ from .distil import (
     ANOTHERS,
     ITSELF,
     METHODS,
+    Curriculum,
     Method,
     distil,
     with_invented_names,
@@ -336,6 +337,13 @@ class Pipeline:
             sources, targets = sources + more, targets + translations
         return sources, targets
 
+    def curriculum(self, told: Method) -> Curriculum | None:
+        """How long a method's student reads the unlabelled text, where it reads it."""
+        if not told.unlabelled:
+            return None
+        epochs = self.student_recipe["data"]["unlabelled_epochs"]
+        return Curriculum(len(self.student_data[0]), epochs)
+
     def train_student(self, method: str, seed: int) -> Path:
         """Train one student; returns its model folder."""
         name = f"{method}-{seed}"
@@ -358,6 +366,7 @@ class Pipeline:
                     alpha=settings["labels"]["alpha"] if told.divergence else 0.0,
                     architecture=architecture,
                     start=start,
+                    curriculum=self.curriculum(told),
                     folder=self.folder / name,
                     validate=self.validator(),
                     validate_every=settings.get("validate_every", 1_000_000),
