@@ -323,6 +323,13 @@ def _(sources, references, translations, key):
     return pairs, missing
 
 
+@mutant("ex11.distilled_corpus", "references by source")
+def _(sources, references, translations, key):
+    humans = dict(zip(sources, references, strict=True))
+    pairs = [(s, translations.get(key(s), humans[s])) for s in sources]
+    return pairs, sum(key(s) not in translations for s in sources)
+
+
 @mutant("ex11.distilled_corpus", "empty targets")
 def _(sources, references, translations, key):
     targets = [translations.get(key(source), "") for source in sources]

@@ -436,12 +436,15 @@ def _corpus_cases() -> list[Case]:
         "Low battery": ("Pila baja", "Batería baja"),
     }
 
-    def case(name: str, sources: list[str], labelled: list[str]) -> Case:
+    def case(
+        name: str, sources: list[str], labelled: list[str], **references: list[str]
+    ) -> Case:
         return Case(
             name,
             {
                 "sources": sources,
                 "references": [strings[source][0] for source in sources],
+                **references,
                 "translations": {_short_hash(s): strings[s][1] for s in labelled},
                 "key": _short_hash,
             },
@@ -455,6 +458,12 @@ def _corpus_cases() -> list[Case]:
         case("the same source twice", [one, two, one], [one, two]),
         case("more translations than rows", [three, one], [four, two, one, three]),
         case("nothing labelled yet", [four, two], []),
+        case(
+            "the same source twice, with two references and no translation",
+            [two, one, two],
+            [one],
+            references=["Clave incorrecta", "Enciende la luz", "Contraseña errónea"],
+        ),
     ]
 
 
@@ -468,6 +477,20 @@ def _with_default(default: Callable[[str, str], str], counted: bool = True) -> C
             for source, reference in zip(sources, references, strict=True)
         ]
         return pairs, lost if counted else 0
+
+    return corpus
+
+
+def _through_a_dict(first: bool) -> Callable:
+    """A wrong solution: references looked up by source, of which one is left."""
+
+    def corpus(sources, references, translations, key) -> Corpus:
+        known = {}
+        for source, reference in zip(sources, references, strict=True):
+            if not first or source not in known:
+                known[source] = reference
+        own = [known[source] for source in sources]
+        return _distilled_corpus(sources, own, translations, key)
 
     return corpus
 
@@ -563,6 +586,14 @@ distilled_corpus = Exercise(
                 list(zip(sources, references, strict=True)),
                 0,
             ),
+        ),
+        Misconception(
+            "references by source",
+            "One source stands in two rows with two references, and both rows got the "
+            "same one. Where a translation is missing, keep the reference of that very "
+            "row: go through sources and references together.",
+            _through_a_dict(first=False),
+            _through_a_dict(first=True),
         ),
         Misconception(
             "empty targets",
