@@ -338,10 +338,13 @@ class Pipeline:
         return sources, targets
 
     def curriculum(self, told: Method) -> Curriculum | None:
-        """How long a method's student reads the unlabelled text, where it reads it."""
-        if not told.unlabelled:
+        """How long a method's student reads the unlabelled text, where it reads it.
+
+        To the end, where the recipe's data have no ``unlabelled_epochs``.
+        """
+        epochs = self.student_recipe["data"].get("unlabelled_epochs")
+        if epochs is None or not told.unlabelled:
             return None
-        epochs = self.student_recipe["data"]["unlabelled_epochs"]
         return Curriculum(len(self.student_data[0]), epochs)
 
     def train_student(self, method: str, seed: int) -> Path:
