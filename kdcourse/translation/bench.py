@@ -63,13 +63,18 @@ def sizes(teacher: Path, student: Path) -> dict:
         "teacher": count_parameters(load_model(teacher)),
         "student": count_parameters(load_model(student)),
     }
-    converted = open_translator(student, "ctranslate2", compute_type="int8").folder
-    files = [*Path(converted).iterdir(), *text_files(student)]
     return {
         "parameters": counts,
         "ratio parameters": counts["teacher"] / counts["student"],
-        "int8 student bytes": sum(f.stat().st_size for f in files if f.is_file()),
+        "int8 student bytes": int8_bytes(student),
     }
+
+
+def int8_bytes(model: Path) -> int:
+    """What a model takes on disk in int8, with its vocabulary and word list."""
+    converted = open_translator(model, "ctranslate2", compute_type="int8").folder
+    files = [*Path(converted).iterdir(), *text_files(model)]
+    return sum(f.stat().st_size for f in files if f.is_file())
 
 
 def int8_cost(student: Path, sources: list[str], references: list[str]) -> dict:
