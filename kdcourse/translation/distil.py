@@ -139,9 +139,9 @@ class Curriculum:
     own_rows: int
     general_epochs: int
 
-    def rows(self, epoch: int, total: int) -> int:
-        """How many of the ``total`` rows an epoch reads."""
-        return total if epoch < self.general_epochs else self.own_rows
+    def rows(self, epoch: int) -> int | None:
+        """How many of the rows an epoch reads, from the first on; None for all."""
+        return None if epoch < self.general_epochs else self.own_rows
 
 
 @dataclass
@@ -155,12 +155,12 @@ class StudentEpochs:
 
     def __call__(self, epoch: int) -> list[Example]:
         """The examples of an epoch, in the order of the rows."""
-        rng, rows = random.Random(f"student/{epoch}"), len(self.sources)
-        if self.curriculum:
-            rows = self.curriculum.rows(epoch, rows)
+        rng = random.Random(f"student/{epoch}")
+        pairs = list(zip(self.sources, self.targets, strict=True))
+        read = self.curriculum.rows(epoch) if self.curriculum else None
         return [
-            Example(self.sampler.encode(self.sources[key], rng), self.targets[key], key)
-            for key in range(rows)
+            Example(self.sampler.encode(source, rng), target, key)
+            for key, (source, target) in enumerate(pairs[:read])
         ]
 
 
