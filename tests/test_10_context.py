@@ -432,6 +432,8 @@ def test_a_shipped_record_is_read_as_it_was_made(tiny_run, tmp_path, monkeypatch
         card = json.loads((folder / "metadata.json").read_text("utf-8"))
         assert card["test"] in read["students"] and card["test"]["student"] == kind
         assert card["reads"] == ("c and z" if kind == "control" else "z")
+        start = tiny_run.shipped_student / "model.safetensors"
+        assert card["started_from"]["weights_sha256"] == file_hash(start)
 
 
 def test_the_shipped_record_is_whole_and_tells_its_own_verdicts():

@@ -18,6 +18,7 @@ from ..examples import fixed_examples
 from ..measure import manifest, provenance, verdict, write_json
 from ..models import count_parameters, load_model
 from ..pipeline import Pipeline
+from ..sources import file_hash
 from ..training import validation_loss
 from .glossary import terms_in, word_pattern
 from .places import Placed, ambiguous, ceiling, contexts_exchanged
@@ -324,7 +325,10 @@ def ship(run: ContextRun, record: dict) -> None:
             "languages": ["en", run.target],
             "parameters": count_parameters(load_model(out)),
             **provenance(out, record),
-            "started_from": "student",
+            "started_from": {
+                "model": "student",
+                "weights_sha256": file_hash(run.shipped_student / "model.safetensors"),
+            },
             "reads": "c and z" if kind == "control" else "z",
             "recipe": run.recipe,
             "seed": row["seed"],

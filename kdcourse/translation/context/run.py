@@ -108,6 +108,11 @@ class ContextRun:
             for row, line in zip(self.lessons, said, strict=True)
         ]
 
+    @property
+    def shipped_student(self) -> Path:
+        """The folder of the student from which all students of a run go on."""
+        return model_folder("student")
+
     def student(self, kind: str, seed: int) -> Path:
         """One student, going on from the shipped one; returns its folder."""
         name = f"{kind}-{seed}"
@@ -121,7 +126,7 @@ class ContextRun:
                     self.targets(kind != "twin"),
                     self.vocabulary,
                     recipe,
-                    start=load_model(model_folder("student")).train(),
+                    start=load_model(self.shipped_student).train(),
                     folder=self.folder / name,
                     progress=bar,
                 )
