@@ -206,12 +206,13 @@ def test_each_command_of_make_exists(root):
 
 
 def test_ci_and_the_workflow_run_the_readers_two_commands(root):
-    assert "make test" in (root / ".ci" / "run").read_text(encoding="utf-8")
+    here = (root / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert {"make test", "make lint"} <= set(here)
     assert (root / ".ci" / "run").stat().st_mode & 0o111
     path = root / ".github" / "workflows" / "course.yml"
     job = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["run"]
     commands = job["strategy"]["matrix"]["command"]
-    assert commands[:2] == ["test", "course"]
+    assert commands[:2] == ["test", "course"] and "lint" in commands
     targets = (root / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{command}:" in targets for command in commands)
     assert job["runs-on"] == "ubuntu-latest"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
+
+import torch
 
 import kdcourse
 
@@ -40,8 +43,15 @@ def code_hash() -> str:
 
 
 def machine() -> dict:
-    """The kind of processor, and the precision in which it trains."""
-    return {"processor": platform.machine(), "precision": fastest_precision()}
+    """The processor, whether it multiplies int8 exactly, and its training precision."""
+    known = torch.cpu.get_capabilities()
+    return {
+        "processor": platform.machine(),
+        "name": known.get("cpu_name"),
+        "cores": os.cpu_count(),
+        "vnni": bool(known.get("avx512_vnni") or known.get("avx_vnni")),
+        "precision": fastest_precision(),
+    }
 
 
 def manifest(pipeline: Pipeline) -> dict:
