@@ -65,7 +65,7 @@ def report_speed(speed: dict) -> str:
     lines = []
     for name, row in speed.items():
         if isinstance(row, dict):
-            lines.append(f"{name:16s} {Latency(**row)}")
+            lines.append(f"{name:17s} {Latency(**row)}")
     for precision in ("float32", "int8"):
         ratio = speed[f"ratio same engine {precision}"]
         lines.append(

@@ -49,16 +49,17 @@ def speed(teacher: Path, student: Path, sources: list[str]) -> dict:
                 model, "ctranslate2", beam=beam, threads=1, compute_type=precision
             )
             result[f"{name} {precision}"] = asdict(latency(translator, sample))
-    same_few = asdict(latency(translator, few))  # the last one: the student in int8
-    result["student int8, few"] = same_few
     newcomer = open_translator(teacher, "torch", beam=4, threads=1)
     result["newcomer"] = asdict(latency(newcomer, few, repeats=1))
+    phone = open_translator(student, "ctranslate2", threads=1, compute_type="int8")
+    result["student int8, few"] = asdict(latency(phone, few))
     for precision in ("float32", "int8"):
         slow, fast = (
             result[f"{who} {precision}"]["p50_ms"] for who in ("teacher", "student")
         )
         result[f"ratio same engine {precision}"] = slow / fast
-    result["ratio newcomer"] = result["newcomer"]["p50_ms"] / same_few["p50_ms"]
+    slow, fast = (result[n]["p50_ms"] for n in ("newcomer", "student int8, few"))
+    result["ratio newcomer"] = slow / fast
     return result
 
 
