@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import subprocess
 
 import pytest
 import tiny
@@ -125,6 +126,29 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
         assert (assets / "labels" / name / "manifest.json").is_file()
     counted = record["labels"]["unlabelled"]
     assert counted["rows"] == len(Labels.load(assets / "labels" / "es-unlabelled")) > 0
+
+
+def test_a_record_names_the_commit_and_whether_the_code_was_changed(
+    tmp_path, monkeypatch
+):
+    import kdcourse.translation.measure as measure
+
+    package = tmp_path / "kdcourse" / "__init__.py"
+    monkeypatch.setattr(measure.kdcourse, "__file__", str(package))
+    assert measure.commit() is None  # an installed package has no history
+    package.parent.mkdir()
+    package.write_text("one")
+    who = ["-c", "user.name=learner", "-c", "user.email=learner@localhost"]
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        [*who, "commit", "-q", "--no-verify", "-m", "Begin"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    clean = measure.commit()
+    assert len(clean) == 40 and set(clean) <= set("0123456789abcdef")
+    package.write_text("two")
+    assert measure.commit() == f"{clean}-dirty"
 
 
 def test_a_run_goes_on_where_another_machine_left_it(tiny_world, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,17 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
+def commit() -> str | None:
+    """The commit of this code, "-dirty" where it was changed; None outside of git."""
+    root = Path(kdcourse.__file__).parents[1]
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return None
+    command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
 def machine() -> dict:
     """The processor, whether it multiplies int8 exactly, and its training precision."""
     known = torch.cpu.get_capabilities()
@@ -57,6 +69,7 @@ def machine() -> dict:
 def manifest(pipeline: Pipeline) -> dict:
     """What a reader needs to trust a figure, or to repeat it."""
     return {
+        "commit": commit(),
         "code_sha256": code_hash(),
         "data_sha256": pipeline.data_hash,
         "teacher_sha256": model_hash(pipeline.train_teacher()),
