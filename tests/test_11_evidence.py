@@ -144,7 +144,7 @@ def test_the_recipe_differs_from_the_shipped_students_in_its_budget_alone():
     changed = {
         k for k, v in ours["training"].items() if v != shipped["training"].get(k)
     }
-    assert changed == {"budget_tokens", "precision"}
+    assert changed == {"budget_tokens"}
     assert set(ours["comparison"]["methods"]) <= METHODS.keys() | set(WIDE)
 
 

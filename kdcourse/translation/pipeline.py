@@ -371,7 +371,7 @@ class Pipeline:
                     start=start,
                     curriculum=self.curriculum(told),
                     folder=self.folder / name,
-                    validate=self.validator(),
+                    validate=self.validator(recipe.precision),
                     validate_every=settings.get("validate_every", 1_000_000),
                     progress=bar,
                 )
@@ -443,11 +443,15 @@ class Pipeline:
                 progress=bar,
             )
 
-    def validator(self) -> Callable[[MarianMTModel], dict]:
-        """Loss, BLEU and chrF (greedy) on the validation split."""
+    def validator(self, precision: str = "auto") -> Callable[[MarianMTModel], dict]:
+        """Loss, BLEU and chrF (greedy) on the validation split.
+
+        ``precision`` is that of the training's recipe.
+        """
         sources, references = self.sides("validation")
         examples = fixed_examples(sources, references, self.vocabulary)
-        precision = fastest_precision()
+        if precision == "auto":
+            precision = fastest_precision()
 
         def validate(model: MarianMTModel) -> dict:
             loss = validation_loss(model, examples, precision)
