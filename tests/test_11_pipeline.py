@@ -17,6 +17,7 @@ from kdcourse.translation.bench import throughput
 from kdcourse.translation.corpus import near_keys
 from kdcourse.translation.decoding import model_hash
 from kdcourse.translation.distil import METHODS
+from kdcourse.translation.evaluation import score
 from kdcourse.translation.examples import fixed_examples
 from kdcourse.translation.labelling import Labels, source_key
 from kdcourse.translation.measure import (
@@ -30,7 +31,7 @@ from kdcourse.translation.measure import (
 )
 from kdcourse.translation.models import build_model, load_model
 from kdcourse.translation.pipeline import Pipeline, read_recipe
-from kdcourse.translation.training import IGNORE, collate
+from kdcourse.translation.training import HISTORY, IGNORE, collate
 
 
 def split(count, seed, language="es"):
@@ -124,6 +125,12 @@ def test_the_full_run_from_corpus_to_assets(tiny_world, tmp_path, monkeypatch):
     assert load_model(assets / "models" / "teacher").config.d_model == 32
     for name in ("es", "es-unlabelled"):
         assert (assets / "labels" / name / "manifest.json").is_file()
+    lines = json.loads((assets / "runs/full/untaught-2" / READING).read_text())["lines"]
+    references = Pipeline(tiny_world).sides("test")[1]
+    bleu = score(lines, references).bleu
+    assert bleu == pytest.approx(record["students"][1]["test"]["bleu"], abs=1e-3)
+    curve = json.loads((assets / "runs/full/untaught-2" / HISTORY).read_text())
+    assert len(curve) == len(record["students"][1]["curve"])
     counted = record["labels"]["unlabelled"]
     assert counted["rows"] == len(Labels.load(assets / "labels" / "es-unlabelled")) > 0
 

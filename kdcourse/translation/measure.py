@@ -26,7 +26,7 @@ from .models import Architecture, count_parameters, load_model
 from .pipeline import LABELS, Pipeline
 from .sources import file_hash
 from .storage import write_whole
-from .training import fastest_precision
+from .training import HISTORY, fastest_precision
 
 READING = "test.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "ctranslate2", "sacrebleu")
@@ -276,7 +276,11 @@ def verdict(gains: list[float], p_values: list[float]) -> str:
 
 
 def ship(pipeline: Pipeline, record: dict, assets: Path) -> None:
-    """Put the seed-1 models, their cards, the labels and the record into ``assets``."""
+    """Put the seed-1 models, their cards, the labels and the record into ``assets``.
+
+    Beside the record go each student's curve and translations of the test split, from
+    which its scores and gains can be computed again.
+    """
     for label, name in chosen_models(pipeline).items():
         out = assets / "models" / label
         shutil.rmtree(out, ignore_errors=True)
@@ -288,6 +292,11 @@ def ship(pipeline: Pipeline, record: dict, assets: Path) -> None:
         if (pipeline.folder / made).is_dir():
             shutil.rmtree(labels, ignore_errors=True)
             shutil.copytree(pipeline.folder / made, labels)
+    for student in record["students"]:
+        name = f"{student['method']}-{student['seed']}"
+        for kept in (READING, HISTORY):
+            content = (pipeline.folder / name / kept).read_bytes()
+            write_whole(assets / "runs" / "full" / name / kept, content)
     write_json(assets / "runs" / "full.json", record)
 
 

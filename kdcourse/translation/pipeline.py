@@ -53,7 +53,14 @@ from .models import Architecture, build_model, grow, load_model, save_model, shr
 from .shield import write_known_words
 from .sources import apps_wheel
 from .storage import alone, read_manifest, write_whole
-from .training import Example, Recipe, Trainer, fastest_precision, validation_loss
+from .training import (
+    HISTORY,
+    Example,
+    Recipe,
+    Trainer,
+    fastest_precision,
+    validation_loss,
+)
 from .unlabelled import Held, unlabelled
 from .vocabulary import load_vocabulary, train_vocabulary
 
@@ -470,7 +477,7 @@ class Pipeline:
         """
         if (whole := self.folder / name / CURVE).is_file():
             return json.loads(whole.read_text("utf-8"))
-        rows = json.loads((self.folder / name / "history.json").read_text("utf-8"))
+        rows = json.loads((self.folder / name / HISTORY).read_text("utf-8"))
         if name != "teacher":
             return rows
         before = self.curve("base")

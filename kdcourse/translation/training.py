@@ -31,6 +31,7 @@ from .storage import write_whole, writing_whole
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 DAMAGED = "checkpoint.damaged.pt"
+HISTORY = "history.json"  # the learning curve so far
 FIELDS = {"weights", "average", "optimizer", "state", "history", "rng", "recipe"}
 FIELDS |= {"precision"}
 UNREADABLE = (
@@ -489,7 +490,7 @@ class Trainer:
                 file,
             )
         history = json.dumps(self.history, indent=1) + "\n"
-        write_whole(self.folder / "history.json", history.encode())
+        write_whole(self.folder / HISTORY, history.encode())
 
     def resume(self) -> bool:
         """Continue from the checkpoint in ``folder``, where there is one.
