@@ -54,15 +54,19 @@ def commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def machine() -> dict:
-    """The processor, whether it multiplies int8 exactly, and its training precision."""
+def machine(recipe: dict) -> dict:
+    """The processor, whether it multiplies int8 exactly, and the training's precision.
+
+    Where the recipe leaves that to the machine, it is the faster one there.
+    """
+    precision = recipe["training"].get("precision", "auto")
     known = torch.cpu.get_capabilities()
     return {
         "processor": platform.machine(),
         "name": known.get("cpu_name"),
         "cores": os.cpu_count(),
         "vnni": bool(known.get("avx512_vnni") or known.get("avx_vnni")),
-        "precision": fastest_precision(),
+        "precision": fastest_precision() if precision == "auto" else precision,
     }
 
 
@@ -75,7 +79,7 @@ def manifest(pipeline: Pipeline) -> dict:
         "teacher_sha256": model_hash(pipeline.train_teacher()),
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "machine": machine(),
+        "machine": machine(pipeline.student_recipe),
         "recipes": {
             "teacher": pipeline.teacher_recipe,
             "student": pipeline.student_recipe,
@@ -127,7 +131,7 @@ class Measurement:
         def read() -> dict:
             return {
                 "parameters": count_parameters(load_model(model)),
-                "machine": machine(),
+                "machine": machine(self.run.student_recipe),
                 "lines": self.translate(name),
             }
 
