@@ -49,7 +49,7 @@ from .training import (
     Batch,
     Example,
     explained_memory,
-    fastest_precision,
+    precision_here,
     token_batches,
     token_logits,
 )
@@ -419,8 +419,7 @@ def cache_corpus(
     folders = _teacher_folders(teacher_folder)
     for folder in folders:
         _check_vocabulary(folder, vocabulary)
-    if precision == "auto":
-        precision = fastest_precision()
+    precision = precision_here(precision)
     pairs = {row_key(s, t): (s, t) for s, t in zip(sources, targets, strict=True)}
     rows = _rows(pairs, vocabulary)
     wanted = {

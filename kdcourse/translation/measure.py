@@ -26,7 +26,7 @@ from .models import Architecture, count_parameters, load_model
 from .pipeline import LABELS, Pipeline
 from .sources import file_hash
 from .storage import write_whole
-from .training import HISTORY, fastest_precision
+from .training import HISTORY, fastest_precision, precision_here
 
 READING = "test.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "ctranslate2", "sacrebleu")
@@ -59,14 +59,13 @@ def machine(recipe: dict) -> dict:
 
     Where the recipe leaves that to the machine, it is the faster one there.
     """
-    precision = recipe["training"].get("precision", "auto")
     known = torch.cpu.get_capabilities()
     return {
         "processor": platform.machine(),
         "name": known.get("cpu_name"),
         "cores": os.cpu_count(),
         "vnni": bool(known.get("avx512_vnni") or known.get("avx_vnni")),
-        "precision": fastest_precision() if precision == "auto" else precision,
+        "precision": precision_here(recipe["training"].get("precision", "auto")),
     }
 
 

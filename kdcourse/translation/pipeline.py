@@ -59,6 +59,7 @@ from .training import (
     Recipe,
     Trainer,
     fastest_precision,
+    precision_here,
     validation_loss,
 )
 from .unlabelled import Held, unlabelled
@@ -268,7 +269,7 @@ class Pipeline:
                     **settings["data"],
                 ),
                 folder=self.folder / name,
-                validate=self.validator(),
+                validate=self.validator(recipe.precision),
                 validate_every=1_000_000,
                 progress=bar,
             )
@@ -450,15 +451,14 @@ class Pipeline:
                 progress=bar,
             )
 
-    def validator(self, precision: str = "auto") -> Callable[[MarianMTModel], dict]:
+    def validator(self, precision: str) -> Callable[[MarianMTModel], dict]:
         """Loss, BLEU and chrF (greedy) on the validation split.
 
         ``precision`` is that of the training's recipe.
         """
         sources, references = self.sides("validation")
         examples = fixed_examples(sources, references, self.vocabulary)
-        if precision == "auto":
-            precision = fastest_precision()
+        precision = precision_here(precision)
 
         def validate(model: MarianMTModel) -> dict:
             loss = validation_loss(model, examples, precision)

@@ -160,6 +160,11 @@ def fastest_precision() -> str:
     return "bfloat16" if capability() else "float32"
 
 
+def precision_here(precision: str) -> str:
+    """A recipe's precision on this machine: "auto" is the faster one."""
+    return fastest_precision() if precision == "auto" else precision
+
+
 def student_logits(model: MarianMTModel, batch: Batch, precision: str) -> torch.Tensor:
     """Teacher-forced logits (B, L, V) in float32, those at pads too."""
     with _autocast(precision):
@@ -275,9 +280,7 @@ class Trainer:
         self.validate, self.validate_every = validate, validate_every
         self.save_seconds, self.report = save_seconds, report
         self.progress, self.task = progress, task
-        self.precision = (
-            fastest_precision() if recipe.precision == "auto" else recipe.precision
-        )
+        self.precision = precision_here(recipe.precision)
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.weights,
